@@ -1,0 +1,42 @@
+# The few commands of this project. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test tools crds fmt clean prerequisites
+
+STORE ?= file
+
+# A cluster is touched only when it is named to make: one that merely happens to be configured in the shell is nobody's demo.
+ifeq ($(origin KUBECONFIG),command line)
+demo_flags := --kubeconfig '$(KUBECONFIG)'
+endif
+unexport KUBECONFIG
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 server, KUBECONFIG=... for a cluster of yours
+	@case '$(STORE)' in file|s3) ;; *) echo "STORE is 'file' or 's3', not '$(STORE)'." >&2; exit 2;; esac
+	@tools/build.sh >/dev/null
+	@echo "Building Epochwarden (about 5 minutes the first time, on 2 cores) ..."
+	@cargo build --workspace --bins --examples
+	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)"; target="$$(tools/target-dir.sh)"; \
+	  exec "$$target/debug/examples/demo" --store '$(STORE)' $(demo_flags)
+
+test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
+	@tools/test.sh
+
+tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
+	@tools/build.sh
+
+crds: prerequisites ## Write crds/ from the types in src/api
+	@tools/crds.sh
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+clean: ## Remove what Cargo built; the servers in the user's cache stay
+	@cargo clean
+
+prerequisites:
+	@tools/prerequisites.sh

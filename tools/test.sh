@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Runs every check and every test, and goes on after a failure so that one run shows all of them. The last line is
+# "N passed, N failed": the tests of all binaries, where each check that failed counts as one failure more.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+
+passed=0
+failed=0
+unsuccessful=()
+
+fail() {
+  failed=$((failed + $1))
+  unsuccessful+=("$2")
+}
+
+finish() {
+  if [[ ${#unsuccessful[@]} -gt 0 ]]; then
+    printf '\nNot successful: %s\n' "$(IFS=';'; printf '%s' "${unsuccessful[*]}" | sed 's/;/; /g')"
+  fi
+  printf '%s passed, %s failed\n' "$passed" "$failed"
+  [[ $failed -eq 0 ]]
+  exit
+}
+
+check() {
+  local name=$1
+  shift
+  printf '\n%s: %s\n' "$name" "$*"
+  "$@" || fail 1 "$name"
+}
+
+locked=(${CI:+--locked})
+
+printf 'Test servers\n'
+if ! EPOCHWARDEN_TOOLS_BIN=$(tools/build.sh); then
+  fail 1 "building the test servers"
+  finish
+fi
+export EPOCHWARDEN_TOOLS_BIN
+
+check Formatting cargo fmt --all --check
+check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --all-targets -- -D warnings
+check Documentation env RUSTDOCFLAGS="${RUSTDOCFLAGS-} -D warnings" cargo doc ${locked[@]+"${locked[@]}"} --workspace --no-deps
+
+printf '\nTests: building (several minutes the first time)\n'
+if ! cargo test ${locked[@]+"${locked[@]}"} --workspace --no-run; then
+  fail 1 "building the tests"
+  finish
+fi
+check CRD tools/crds.sh --check
+
+printf '\nTests: running\n'
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+
+# Of a binary that died before it could count there is no result, only its place among the targets that Cargo calls failed.
+read -r ok broken died < <(awk '
+  /^test result: / {
+    for (i = 2; i <= NF; i++) {
+      if ($i == "passed;") ok += $(i - 1)
+      if ($i == "failed;") broken += $(i - 1)
+    }
+    if ($3 == "FAILED.") counted++
+  }
+  /^error: [0-9]+ targets? failed/ { targets = $2 }
+  END { print ok + 0, broken + 0, (targets > counted ? targets - counted : 0) }
+' "$log")
+passed=$ok
+[[ $broken -eq 0 ]] || fail "$broken" "$broken tests"
+[[ $died -eq 0 ]] || fail "$died" "$died test binaries ended without a result"
+if [[ $status -ne 0 && $broken -eq 0 && $died -eq 0 ]]; then
+  fail 1 "cargo test ended with status $status"
+fi
+finish
