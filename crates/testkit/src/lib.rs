@@ -1,0 +1,14 @@
+//! What the tests of Epochwarden stand on: real servers on the loopback interface, and waiting for conditions.
+//!
+//! Nothing here knows the operator or the store: they are what is tested.
+
+#[cfg(feature = "cluster")]
+pub mod apiserver;
+pub mod counter;
+pub mod fault;
+mod ports;
+pub mod process;
+pub mod s3server;
+pub mod tools;
+pub mod wait;
+mod watchdog;

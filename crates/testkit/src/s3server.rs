@@ -1,0 +1,137 @@
+//! A real S3 server over a temporary folder.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+
+use crate::process::Process;
+use crate::{ports, tools, watchdog};
+
+const READY: Duration = Duration::from_mins(1);
+const ATTEMPTS: u32 = 3;
+
+/// versitygw on a free port of 127.0.0.1: path-style requests, plain HTTP, region `us-east-1`, one user who may do everything.
+/// Conditional writes are exact: of many racing creates of a key one wins and the others are refused.
+///
+/// It belongs to no async runtime: one test may start it and others, each on a runtime of its own, use it.
+pub struct S3Server {
+    // The server goes before its files.
+    server: Process,
+    folder: TempDir,
+    port: u16,
+    access_key: String,
+    secret_key: String,
+}
+
+impl fmt::Debug for S3Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Server").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+    }
+}
+
+impl S3Server {
+    /// The one server of this process, started by whoever asks first. Tests keep apart by bucket.
+    pub async fn shared() -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<S3Server> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// Starts a server with no bucket in it.
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut attempt = 1;
+        loop {
+            // Between finding a port free and listening on it somebody else may: another attempt looks for another port.
+            match Self::start_once().await {
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                result => return result.with_context(|| format!("starting an S3 server, attempt {attempt}")),
+            }
+        }
+    }
+
+    async fn start_once() -> anyhow::Result<Self> {
+        let folder = watchdog::temp_dir()?;
+        let port = ports::free()?;
+        let (access_key, secret_key) = (tools::random_hex()?, tools::random_hex()?);
+        // Only the server that was started here answers on a path that nobody else knows.
+        let health = format!("/health-{}", tools::random_hex()?);
+        let buckets = folder.path().join("buckets");
+        fs::create_dir(&buckets)?;
+        let mut command = Command::new(tools::binary("versitygw")?);
+        command
+            .args(["--port", &format!("127.0.0.1:{port}"), "--region", "us-east-1", "--health", &health])
+            .args(["--keep-alive", "--quiet", "posix"])
+            .arg(&buckets)
+            .env("ROOT_ACCESS_KEY_ID", &access_key)
+            .env("ROOT_SECRET_ACCESS_KEY", &secret_key);
+        let mut server = Process::spawn("versitygw", &mut command, &folder.path().join("versitygw.log"))?;
+        server.wait_ready(READY, async || answers(port, &health).await.unwrap_or(false)).await?;
+        Ok(Self { server, folder, port, access_key, secret_key })
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The access key id of the one user.
+    #[must_use]
+    pub fn access_key(&self) -> &str {
+        &self.access_key
+    }
+
+    /// The secret access key of the one user.
+    #[must_use]
+    pub fn secret_key(&self) -> &str {
+        &self.secret_key
+    }
+
+    /// What a client needs beside the bucket, as the option names of `object_store`.
+    #[must_use]
+    pub fn options(&self) -> Vec<(String, String)> {
+        [
+            ("aws_endpoint", self.endpoint()),
+            ("aws_region", "us-east-1".to_owned()),
+            ("aws_access_key_id", self.access_key.clone()),
+            ("aws_secret_access_key", self.secret_key.clone()),
+            ("aws_allow_http", "true".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// Creates a bucket; one that is there already is an error. A folder is all that a bucket is to this server.
+    pub fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
+        let bucket = self.bucket_folder(name);
+        fs::create_dir(&bucket).with_context(|| format!("creating bucket {name}"))
+    }
+
+    /// Where the objects of a bucket lie as files, for a test that wants to look or meddle behind the server's back.
+    #[must_use]
+    pub fn bucket_folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join("buckets").join(name)
+    }
+
+    /// The id of the server.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.server.id()
+    }
+}
+
+async fn answers(port: u16, path: &str) -> anyhow::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
+    Ok(response.starts_with("HTTP/1.1 200 "))
+}
