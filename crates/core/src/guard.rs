@@ -1,7 +1,7 @@
 //! What a guard read says about a commit: whether the version that would seal an epoch still stands.
 
 use crate::epoch::{Epoch, InstanceId, Version};
-use crate::register::{FenceRecord, Reading, RegisterKind, RegisterLost};
+use crate::register::{FenceRecord, Reading, RegisterLost};
 
 /// The body of a fence record, as far as the caller has read it.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +121,7 @@ pub fn seal_owner(body: &[u8], instance: &InstanceId) -> SealOwner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::register::RegisterKind;
 
     fn record(holder: &str) -> FenceRecord {
         FenceRecord {

@@ -56,11 +56,17 @@ impl CountingStore {
         Self { inner, counters: Arc::default() }
     }
 
-    /// The calls since the last time that this was asked.
+    /// The calls since the last time that this was asked, or since the last reset.
+    #[must_use]
     pub fn take(&self) -> Calls {
         let Counters { list, get, head, put, delete } = &*self.counters;
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         Calls { list: take(list), get: take(get), head: take(head), put: take(put), delete: take(delete) }
+    }
+
+    /// Begins to count anew.
+    pub fn reset(&self) {
+        let _ = self.take();
     }
 }
 

@@ -70,12 +70,13 @@ type Hooks = Arc<Mutex<Vec<Hook>>>;
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
     hooks: Hooks,
+    also_listed: Arc<Mutex<Vec<Path>>>,
 }
 
 impl FaultStore {
     /// No hooks yet: passes everything on to `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, hooks: Hooks::default() }
+        Self { inner, hooks: Hooks::default(), also_listed: Arc::default() }
     }
 
     /// The store below, which no hook touches.
@@ -92,6 +93,12 @@ impl FaultStore {
     /// A hook after the effect of `operation`; an error from it is a lost answer.
     pub fn after(&self, operation: Operation, pattern: &str) -> HookBuilder {
         self.hook(When::After, operation, pattern)
+    }
+
+    /// Every listing below `key`, or of it as a folder, ends with this empty object, which is not there: as a folder marker is listed by
+    /// a name that it cannot be reached by.
+    pub fn list_also(&self, key: &str) {
+        self.also_listed.lock().unwrap_or_else(PoisonError::into_inner).push(Path::from(key));
     }
 
     /// Removes all hooks.
@@ -206,9 +213,9 @@ fn lock(hooks: &Hooks) -> std::sync::MutexGuard<'_, Vec<Hook>> {
 fn matches(pattern: &str, key: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == key,
-        Some((head, rest)) => key.strip_prefix(head).is_some_and(|key| {
-            (0..=key.len()).filter_map(|start| key.get(start..)).any(|tail| matches(rest, tail))
-        }),
+        Some((head, rest)) => key
+            .strip_prefix(head)
+            .is_some_and(|key| (0..=key.len()).filter_map(|start| key.get(start..)).any(|tail| matches(rest, tail))),
     }
 }
 
@@ -252,14 +259,22 @@ impl FaultStore {
         let key = prefix.map(ToString::to_string).unwrap_or_default();
         let (inner, hooks) = (Arc::clone(&self.inner), Arc::clone(&self.hooks));
         let end = fire(Arc::clone(&hooks), When::After, Operation::List, key.clone());
+        let also = self.also_listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let also: Vec<_> =
+            also.iter().filter(|listed| listed.prefix_matches(&Path::from(key.as_str()))).cloned().collect();
         stream::once(async move {
             fire(hooks, When::Before, Operation::List, key).await?;
             Ok::<_, Error>(list(inner.as_ref()))
         })
         .try_flatten()
+        .chain(stream::iter(also.into_iter().map(|location| Ok(empty(location)))))
         .chain(stream::once(end).filter_map(|end| std::future::ready(end.err().map(Err))))
         .boxed()
     }
+}
+
+fn empty(location: Path) -> ObjectMeta {
+    ObjectMeta { location, last_modified: std::time::UNIX_EPOCH.into(), size: 0, e_tag: None, version: None }
 }
 
 impl fmt::Debug for FaultStore {

@@ -12,3 +12,5 @@ pub mod s3server;
 pub mod tools;
 pub mod wait;
 mod watchdog;
+
+pub use watchdog::temp_dir;

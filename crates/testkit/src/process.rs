@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -39,10 +40,18 @@ impl fmt::Debug for Process {
 impl Process {
     /// Starts `command` with both of its outputs appended to `log`, and nothing on its standard input. `name` is for messages.
     pub fn spawn(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        Self::start(name, command.stdin(Stdio::null()), log)
+    }
+
+    /// The same with a standard input: [`Process::tell`] writes to it.
+    pub fn spawn_listening(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        Self::start(name, command.stdin(Stdio::piped()), log)
+    }
+
+    fn start(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let outputs = File::options().create(true).append(true).open(log);
         let outputs = outputs.with_context(|| format!("opening {}", log.display()))?;
         let child = command
-            .stdin(Stdio::null())
             .stdout(outputs.try_clone()?)
             .stderr(outputs)
             // Ctrl-C on a terminal then ends the tests, and the tests end their servers, in that order.
@@ -58,6 +67,12 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Writes a line to the standard input of one that was started by [`Process::spawn_listening`].
+    pub fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.child.stdin.as_mut().with_context(|| format!("{} has no standard input", self.name))?;
+        writeln!(input, "{line}").with_context(|| format!("telling {} to {line}", self.name))
     }
 
     /// Everything it has written so far.

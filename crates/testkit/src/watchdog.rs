@@ -54,7 +54,7 @@ pub(crate) fn forget_process(id: u32) -> anyhow::Result<()> {
 }
 
 /// A new empty folder, removed when the value is dropped, or at the latest when this process ends.
-pub(crate) fn temp_dir() -> anyhow::Result<TempDir> {
+pub fn temp_dir() -> anyhow::Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("epochwarden-").tempdir().context("making a temporary folder")?;
     let path = folder.path().to_str().filter(|path| !path.contains('\n'));
     tell(&format!("folder {}", path.context("the temporary folder's name is not one line of text")?))?;

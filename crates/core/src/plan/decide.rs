@@ -1,7 +1,5 @@
 //! The reason of every epoch.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use crate::epoch::Epoch;
@@ -42,8 +40,9 @@ impl<'a> Survey<'a> {
         let latest = inventory.newest_sealed()?;
         let newest_first: Vec<_> = inventory.seals().rev().map(|(epoch, seal)| (epoch, seal.modified)).collect();
         let chosen = rules.retention.choose(&newest_first);
-        let lowest = |epochs: &BTreeSet<Epoch>| epochs.first().copied().unwrap_or(complete);
-        let in_flight_above = latest.min(complete).min(lowest(&chosen.last)).min(lowest(&chosen.within));
+        // The newest complete epoch is never above the latest one.
+        let lowest = [chosen.last.first(), chosen.within.first()].into_iter().flatten().min();
+        let in_flight_above = lowest.map_or(complete, |lowest| complete.min(*lowest));
         Some(Self { rules, computed_at: inventory.newest_modified()?, latest, complete, chosen, in_flight_above })
     }
 

@@ -306,6 +306,7 @@ fn incremental_bases_reach_down_by_sealed_epochs_with_everything_between() {
 
 #[test]
 fn unsealed_epochs_above_the_lowest_anchor_may_be_in_flight() {
+    let both = Retention { keep_last: Some(1), keep_within: Some(seconds(0)), ..Retention::default() };
     let within = Retention { keep_within: Some(seconds(10)), ..Retention::default() };
     let pinned = Retention { pinned: pins(&[2]), ..keep_last(2) };
     let only_pinned = Retention { pinned: pins(&[2]), ..keep_last(1) };
@@ -334,6 +335,12 @@ fn unsealed_epochs_above_the_lowest_anchor_may_be_in_flight() {
         ),
         ("not above a pin", rules(only_pinned), epochs.clone(), "1:Abandoned 2:Pinned 3:Abandoned 4:Latest 5:Unsealed"),
         ("not above keepEvery", rules(every), epochs, "1:Abandoned 2:KeepEvery 3:Abandoned 4:Latest 5:Unsealed"),
+        (
+            "above the newest complete, below what both rules keep",
+            rules(both),
+            vec![open(1, 1), sealed(2, 2), open(3, 3), incomplete(4, 4)],
+            "1:Abandoned 2:NewestComplete 3:Unsealed 4:Latest",
+        ),
         (
             "above the newest complete",
             rules(keep_last(1)),

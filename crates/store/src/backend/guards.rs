@@ -1,0 +1,284 @@
+//! What stands between a pipeline and the bucket: the version it acts as, and the registers it asks.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use epochwarden_core::guard::{Committer, Guard, Standing, guard};
+use epochwarden_core::key;
+use epochwarden_core::lease::LeaseIdentity;
+use epochwarden_core::register::{FenceRecord, FloorRecord, Reading, RegisterKind, RegisterLost};
+use epochwarden_core::{Epoch, InstanceId, Version};
+use tokio::time::Instant;
+
+use super::fence_cache::FenceCache;
+use crate::create::{ATTEMPTS, wait};
+use crate::error::{StateBackendError, StoreError};
+use crate::registers::{Published, Registers, Sample};
+use crate::root::Root;
+
+/// How soon after the first look [`Guards::await_fence`] looks again, and how rarely at last.
+const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// The version that an instance acts as, and what it knows of the registers.
+pub(super) struct Guards {
+    registers: Registers,
+    holder: String,
+    leading: Option<Version>,
+    /// What was set, by call or through the handle. The fence that was read is in `registers`: it refuses writes, and never commits.
+    set: Arc<AtomicU64>,
+    awake: AtomicBool,
+    cache: FenceCache,
+    /// The record of the version it was last asked for; `None` in it when its body says nothing.
+    standing: Mutex<Option<(Version, Option<FenceRecord>)>>,
+}
+
+/// A guard read that refused nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Passed {
+    /// The fence is off, or the registers are not read. The reading is empty where they were not.
+    Off(Reading),
+    /// The version stands.
+    Holds(Reading),
+}
+
+impl Passed {
+    pub(super) fn reading(self) -> Reading {
+        match self {
+            Self::Off(reading) | Self::Holds(reading) => reading,
+        }
+    }
+}
+
+/// Whether the record of the fence has to name this instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum As {
+    /// It would commit.
+    Leader,
+    /// It reads what others wrote.
+    Reader,
+}
+
+impl Guards {
+    pub(super) fn new(
+        registers: Registers,
+        holder: String,
+        leading: Option<Version>,
+        awake: bool,
+        fence_refresh: Duration,
+    ) -> Self {
+        Self {
+            registers,
+            holder,
+            leading,
+            set: Arc::default(),
+            awake: AtomicBool::new(awake),
+            cache: FenceCache::new(fence_refresh),
+            standing: Mutex::default(),
+        }
+    }
+
+    pub(super) fn handle(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.set)
+    }
+
+    pub(super) fn raise(&self, version: Version) {
+        self.set.fetch_max(version.get(), Ordering::AcqRel);
+    }
+
+    fn highest_set(&self) -> Version {
+        Version::new(self.set.load(Ordering::Acquire))
+    }
+
+    /// The version that this instance commits as.
+    pub(super) fn version(&self) -> Version {
+        self.leading.unwrap_or_else(|| self.highest_set())
+    }
+
+    /// The version below which writes are refused.
+    pub(super) fn authoritative(&self) -> Version {
+        self.highest_set().max(self.registers.seen().fence)
+    }
+
+    /// The registers are read from now on.
+    pub(super) fn wake(&self) {
+        self.awake.store(true, Ordering::Release);
+    }
+
+    /// Whether the registers are read at all.
+    pub(super) fn reads_registers(&self) -> bool {
+        self.awake.load(Ordering::Acquire) || !self.highest_set().is_off()
+    }
+
+    pub(super) fn root(&self) -> &Root {
+        self.registers.root()
+    }
+
+    /// One listing of the registers, which also counts for the writes.
+    pub(super) async fn sample(&self) -> Result<Sample, StateBackendError> {
+        let sent = Instant::now();
+        let sample = self.registers.sample().await?;
+        self.cache.was_read(sent);
+        Ok(sample)
+    }
+
+    /// Refuses a write under a version below the authoritative one, as far as this instance has heard.
+    pub(super) async fn check_assignment(&self, assignment_version: u64) -> Result<(), StateBackendError> {
+        let caller = Version::new(assignment_version);
+        let check = || match self.authoritative() {
+            authoritative if caller < authoritative => Err(stale(caller, authoritative)),
+            _ => Ok(()),
+        };
+        check()?;
+        if self.reads_registers() {
+            self.cache.keep_fresh(async { self.sample().await?.checked().map(drop).map_err(Into::into) }).await?;
+            check()?;
+        }
+        Ok(())
+    }
+
+    /// A guard read for `epoch`, or with `None` for the fence alone.
+    pub(super) async fn check(&self, epoch: Option<Epoch>, role: As) -> Result<Passed, StateBackendError> {
+        if !self.reads_registers() {
+            return Ok(Passed::Off(Reading::default()));
+        }
+        let version = self.version();
+        let mut sample = self.sample().await?;
+        for _ in 0..ATTEMPTS {
+            let standing = self.standing(version);
+            let standing = match &standing {
+                None => Standing::Unread,
+                Some(None) => Standing::Unreadable,
+                Some(Some(record)) => Standing::Record(record),
+            };
+            let committer = Committer { version, holder: &self.holder, seen: sample.seen };
+            match guard(&committer, epoch, &sample.reading, standing) {
+                Guard::Off => return Ok(Passed::Off(sample.reading)),
+                Guard::Holds => return Ok(Passed::Holds(sample.reading)),
+                Guard::ReadRecord if role == As::Reader => return Ok(Passed::Holds(sample.reading)),
+                Guard::FenceConflict { .. } if role == As::Reader => return Ok(Passed::Holds(sample.reading)),
+                Guard::ReadRecord => {
+                    if !self.read_standing(version).await? {
+                        // Listed, and gone when it was read: what a new listing shows then decides.
+                        sample = self.sample().await?;
+                    }
+                }
+                Guard::StaleVersion { caller, authoritative } => return Err(stale(caller, authoritative)),
+                Guard::FenceNotReached { version, fence } => return Err(not_reached(version, fence)),
+                Guard::RegisterLost(lost) => return Err(StoreError::from(lost).into()),
+                Guard::FenceConflict { version, holder } => {
+                    let holder = holder.as_ref().map(InstanceId::as_str).map(str::to_owned);
+                    return Err(StateBackendError::FenceConflict { version: version.get(), holder });
+                }
+                Guard::EpochPruned { epoch, floor } => {
+                    return Err(StateBackendError::EpochPruned { epoch: epoch.get(), floor: floor.get() });
+                }
+            }
+        }
+        Err(self.registers.unknown(RegisterKind::Fence, version.get()).into())
+    }
+
+    fn standing(&self, version: Version) -> Option<Option<FenceRecord>> {
+        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.as_ref().filter(|(of, _)| *of == version).map(|(_, record)| record.clone())
+    }
+
+    /// Reads the record of `version`, once: records are never overwritten. Whether it was there.
+    async fn read_standing(&self, version: Version) -> Result<bool, StateBackendError> {
+        let Some(record) = self.registers.fence_record(version).await? else {
+            return Ok(false);
+        };
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, record.readable()));
+        Ok(true)
+    }
+
+    pub(super) async fn publish_fence(
+        &self,
+        version: Version,
+        lease: Option<&LeaseIdentity>,
+    ) -> Result<(), StateBackendError> {
+        self.wake();
+        let published = self.registers.publish_fence(version, &self.holder, lease).await?;
+        self.registers.trim(RegisterKind::Fence).await;
+        match published {
+            Published::Created | Published::AlreadyThere => Ok(()),
+            Published::Superseded { by } => Err(stale(version, by)),
+        }
+    }
+
+    /// Raises the floor to `before` where the fence is on.
+    pub(super) async fn raise_floor(&self, before: Epoch) -> Result<(), StateBackendError> {
+        if !self.reads_registers() {
+            return Ok(());
+        }
+        let reading = self.sample().await?.checked()?;
+        if reading.fence.is_off() {
+            return Ok(());
+        }
+        let floor = FloorRecord {
+            before,
+            policy: None,
+            plan_digest: None,
+            publisher: String::new(),
+            published_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        self.registers.raise_floor(&reading, floor).await?;
+        self.registers.trim(RegisterKind::Floor).await;
+        Ok(())
+    }
+
+    pub(super) async fn await_fence(&self, version: Version, timeout: Duration) -> Result<(), StateBackendError> {
+        self.wake();
+        let deadline = Instant::now() + timeout;
+        let (mut pause, longest) = POLL;
+        loop {
+            let reading = self.sample().await?.checked()?;
+            match reading.fence.cmp(&version) {
+                std::cmp::Ordering::Greater => return Err(stale(version, reading.fence)),
+                std::cmp::Ordering::Equal if self.version() == version => {
+                    return self.check(None, As::Leader).await.map(drop);
+                }
+                std::cmp::Ordering::Equal => return Ok(()),
+                std::cmp::Ordering::Less => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(not_reached(version, reading.fence));
+            }
+            wait(pause.min(left)).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+}
+
+impl fmt::Debug for Guards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guards")
+            .field("version", &self.version())
+            .field("holder", &self.holder)
+            .field("authoritative", &self.authoritative())
+            .field("reads_registers", &self.reads_registers())
+            .finish_non_exhaustive()
+    }
+}
+
+fn stale(caller: Version, authoritative: Version) -> StateBackendError {
+    StateBackendError::StaleVersion { caller: caller.get(), authoritative: authoritative.get() }
+}
+
+fn not_reached(version: Version, fence: Version) -> StateBackendError {
+    StateBackendError::FenceNotReached { version: version.get(), fence: fence.get() }
+}
+
+impl From<StoreError> for StateBackendError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::RegisterLost(RegisterLost { register, seen, found }) => {
+                Self::RegisterLost { register, seen, found }
+            }
+            StoreError::FenceConflict { version, holder } => Self::FenceConflict { version, holder },
+            error => Self::Io { key: key::REGISTERS.to_owned(), source: Box::new(error) },
+        }
+    }
+}

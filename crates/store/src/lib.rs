@@ -1,0 +1,29 @@
+//! One bucket of state epochs: what pipelines link, and what the operator and the command line are made of.
+//!
+//! - [`root::Root`] is a location and its concrete clients; everything else takes one. [`observe`] counts what it is asked.
+//! - [`backend`] is the state backend of a pipeline: writes, the guarded commit, restore, and the classic prune.
+//! - [`registers`] reads and publishes the fence, the floor and the owner.
+//! - [`listing`] streams a root into an inventory without holding its keys.
+//! - [`prune`] and [`audit`] are the runs; they do what the rules of `epochwarden_core` say.
+//!
+//! Nothing here knows Kubernetes. [`clock`] is the only place that asks for the wall clock.
+
+pub mod audit;
+pub mod backend;
+pub mod clock;
+mod create;
+pub mod error;
+mod http;
+pub mod listing;
+pub mod observe;
+pub mod prune;
+pub mod registers;
+pub mod root;
+
+pub use backend::{ObjectStoreBackend, ObjectStoreBackendBuilder, Restore, StateBackend};
+pub use clock::{Clock, SystemClock};
+pub use error::{ErrorClass, StateBackendError, StoreError};
+pub use listing::{list_epoch, list_epochs, list_inventory, list_registers};
+pub use observe::{Observer, Operation, Outcome, RequestCounter, RequestCounts};
+pub use registers::{Owned, Published, Registers};
+pub use root::{OPTION_KEYS, Root, RootSettings, SECRET_KEYS};

@@ -1,0 +1,157 @@
+//! Raising the fence and the floor.
+
+use bytes::Bytes;
+use epochwarden_core::key;
+use epochwarden_core::lease::LeaseIdentity;
+use epochwarden_core::register::{FenceRecord, FenceStep, FloorRecord, Reading, RegisterKind, fence_step};
+use epochwarden_core::{Epoch, Version};
+use serde::Serialize;
+
+use super::{Record, Registers};
+use crate::create::{self, ATTEMPTS, Created};
+use crate::error::{StoreError, cause};
+use crate::observe::Operation;
+
+/// How a publication ended. The register stands at least at the published value in every case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// This call wrote the record.
+    Created,
+    /// It stood there already.
+    AlreadyThere,
+    /// A higher fence stands: nothing was written.
+    Superseded {
+        /// The version that stands.
+        by: Version,
+    },
+}
+
+impl Registers {
+    /// Makes `version` durable as the term of `holder`, and `lease`, where one is known, as where it came from.
+    ///
+    /// Where this value has listed the registers before and saw only lower versions, it costs one PUT and no LIST: a record below the
+    /// highest does no harm. Otherwise one LIST and one PUT, or one LIST and one GET. A lost answer costs a GET and perhaps another try.
+    ///
+    /// Errors: [`StoreError::FenceConflict`] when `version` stands for another term or for nobody who can be read;
+    /// [`StoreError::OutcomeUnknown`] when nothing settles whether it was written.
+    pub async fn publish_fence(
+        &self,
+        version: Version,
+        holder: &str,
+        lease: Option<&LeaseIdentity>,
+    ) -> Result<Published, StoreError> {
+        if !version.is_valid() {
+            return Err(StoreError::InvalidVersion { version: version.get() });
+        }
+        let known = {
+            let memory = self.memory();
+            memory.listed.then_some(memory.seen.fence)
+        };
+        let mut highest = match known {
+            Some(known) if known < version => known,
+            _ => self.read().await?.fence,
+        };
+        for _ in 0..ATTEMPTS {
+            match fence_step(version, highest) {
+                FenceStep::Superseded { by } => return Ok(Published::Superseded { by }),
+                FenceStep::Compare => match self.fence_record(version).await? {
+                    Some(record) => return same_term(version, record, holder, lease),
+                    None => highest = self.read().await?.fence,
+                },
+                FenceStep::Create => return self.create_fence(version, holder, lease).await,
+            }
+        }
+        Err(self.unknown(RegisterKind::Fence, version.get()))
+    }
+
+    async fn create_fence(
+        &self,
+        version: Version,
+        holder: &str,
+        lease: Option<&LeaseIdentity>,
+    ) -> Result<Published, StoreError> {
+        let ours = FenceRecord {
+            version,
+            holder: holder.to_owned(),
+            lease: lease.cloned(),
+            publisher: self.publisher.clone(),
+            published_at: self.clock.now(),
+        };
+        match self.create(RegisterKind::Fence, version.get(), &ours).await? {
+            Created::Written => Ok(Published::Created),
+            Created::There(body) => match Record::parse(&body) {
+                // A request that was sent again met its own write.
+                Record::Readable(record) if record == ours => Ok(Published::Created),
+                record => same_term(version, record, holder, lease),
+            },
+            Created::Unknown(_) => Err(self.unknown(RegisterKind::Fence, version.get())),
+        }
+    }
+
+    /// Makes it durable that no epoch below `floor.before` may be sealed any more. Publisher and time of the record are this value's
+    /// own, whatever `floor` says. One LIST, and one PUT unless the floor stands there already.
+    pub async fn publish_floor(&self, floor: FloorRecord) -> Result<Published, StoreError> {
+        let reading = self.read().await?;
+        self.raise_floor(&reading, floor).await
+    }
+
+    /// As [`Registers::publish_floor`], from a reading that the caller has.
+    pub(crate) async fn raise_floor(&self, reading: &Reading, floor: FloorRecord) -> Result<Published, StoreError> {
+        let before = floor.before;
+        if before == Epoch::ZERO || reading.floor >= before {
+            return Ok(Published::AlreadyThere);
+        }
+        let ours = FloorRecord { publisher: self.publisher.clone(), published_at: self.clock.now(), ..floor };
+        match self.create(RegisterKind::Floor, before.get(), &ours).await? {
+            Created::Written => Ok(Published::Created),
+            Created::There(body) if Record::parse(&body) == Record::Readable(ours) => Ok(Published::Created),
+            // The name alone is the value: whoever wrote it, the floor stands.
+            Created::There(_) => Ok(Published::AlreadyThere),
+            Created::Unknown(_) => Err(self.unknown(RegisterKind::Floor, before.get())),
+        }
+    }
+
+    /// Creates one record, and remembers that it is there when it is.
+    pub(super) async fn create(
+        &self,
+        kind: RegisterKind,
+        number: u64,
+        record: &impl Serialize,
+    ) -> Result<Created, StoreError> {
+        let key = key::register(kind, number);
+        let body = serde_json::to_vec(record)
+            .map_err(|source| StoreError::UnreadableRecord { location: self.root.location(&key), source })?;
+        let created = create::create(self.root.store(), &self.root.path(&key)?, &Bytes::from(body))
+            .await
+            .map_err(|error| self.root.error(Operation::Put, &key, error))?;
+        match &created {
+            Created::Written | Created::There(_) => self.saw(kind, number),
+            Created::Unknown(last) => {
+                let error = last.as_ref().map(cause::plain).unwrap_or_default();
+                tracing::warn!(%key, %error, "whether a record was written is not known");
+            }
+        }
+        Ok(created)
+    }
+
+    /// Nothing settled whether a record stands.
+    pub(crate) fn unknown(&self, kind: RegisterKind, number: u64) -> StoreError {
+        StoreError::OutcomeUnknown { location: self.root.location(&key::register(kind, number)), attempts: ATTEMPTS }
+    }
+}
+
+/// Whether the record that stands at `version` is of this term.
+fn same_term(
+    version: Version,
+    record: Record<FenceRecord>,
+    holder: &str,
+    lease: Option<&LeaseIdentity>,
+) -> Result<Published, StoreError> {
+    match record {
+        Record::Readable(record) if record.is_of(holder, lease) => Ok(Published::AlreadyThere),
+        Record::Readable(record) => {
+            Err(StoreError::FenceConflict { version: version.get(), holder: Some(record.holder) })
+        }
+        Record::Unreadable { .. } => Err(StoreError::FenceConflict { version: version.get(), holder: None }),
+    }
+}

@@ -1,0 +1,369 @@
+//! A store root: one location and its concrete clients.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::list::PaginatedListStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, RetryConfig};
+
+use crate::error::StoreError;
+use crate::http::{Connector, Timeouts};
+use crate::observe::calls::Observed;
+use crate::observe::{Observer, Operation, RequestCounts, Watch};
+
+mod options;
+mod providers;
+mod url;
+
+pub use options::{OPTION_KEYS, SECRET_KEYS};
+
+/// Which kind of store a root is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Provider {
+    S3,
+    Gcs,
+    Azure,
+    Local,
+    /// A client that the caller made.
+    Other,
+}
+
+impl Provider {
+    #[cfg(test)]
+    const ALL: [Self; 5] = [Self::S3, Self::Gcs, Self::Azure, Self::Local, Self::Other];
+
+    fn of_scheme(scheme: &str) -> Option<Self> {
+        match scheme {
+            "s3" => Some(Self::S3),
+            "gs" => Some(Self::Gcs),
+            "az" | "abfs" => Some(Self::Azure),
+            "file" => Some(Self::Local),
+            _ => None,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Gcs => "gs",
+            Self::Azure => "az",
+            Self::Local => "file",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether an option is one of this store's.
+    fn takes(self, key: &str) -> bool {
+        let own = match self {
+            Self::S3 => "aws_",
+            Self::Gcs => "google_",
+            Self::Azure => "azure_",
+            Self::Local | Self::Other => return false,
+        };
+        key.starts_with(own) || matches!(key, "allow_http" | "timeout" | "connect_timeout")
+    }
+
+    const fn bulk_delete_limit(self) -> usize {
+        match self {
+            Self::S3 => 1000,
+            Self::Azure => 256,
+            Self::Gcs | Self::Local | Self::Other => 1,
+        }
+    }
+}
+
+/// How a root's clients behave.
+#[derive(Clone)]
+pub struct RootSettings {
+    /// Whether the environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`) is read, and the machine's own credentials (files, metadata services)
+    /// may be used where none are given. Off by default: then nothing but the options counts.
+    pub ambient_credentials: bool,
+    /// The longest time for one request, body included; the option `timeout` may only shorten it. `None`: the option, else 30 s.
+    pub timeout: Option<Duration>,
+    /// The longest time for one connection to be made; likewise with `connect_timeout`. `None`: the option, else 5 s.
+    pub connect_timeout: Option<Duration>,
+    /// How often a request is tried again at most. `None`: 10 times.
+    pub max_retries: Option<usize>,
+    /// After which time no further retry starts. `None`: 3 minutes.
+    pub retry_timeout: Option<Duration>,
+    /// Is told of every attempt.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl RootSettings {
+    /// The settings of the path that publishes fences: an answer within 2 s, one retry.
+    #[must_use]
+    pub fn for_fence(self) -> Self {
+        let two_seconds = Some(Duration::from_secs(2));
+        Self {
+            timeout: two_seconds,
+            connect_timeout: two_seconds,
+            max_retries: Some(1),
+            retry_timeout: two_seconds,
+            ..self
+        }
+    }
+
+    fn timeouts(&self, options: &options::Options) -> Result<Timeouts, StoreError> {
+        let pick = |option: Option<Duration>, setting: Option<Duration>, default: u64| match (option, setting) {
+            (Some(option), Some(setting)) => option.min(setting),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => Duration::from_secs(default),
+        };
+        Ok(Timeouts {
+            request: pick(options.duration("timeout")?, self.timeout, 30),
+            connect: pick(options.duration("connect_timeout")?, self.connect_timeout, 5),
+        })
+    }
+
+    fn retry(&self) -> RetryConfig {
+        let default = RetryConfig::default();
+        RetryConfig {
+            max_retries: self.max_retries.unwrap_or(default.max_retries),
+            retry_timeout: self.retry_timeout.unwrap_or(default.retry_timeout),
+            ..default
+        }
+    }
+}
+
+impl Default for RootSettings {
+    fn default() -> Self {
+        Self {
+            ambient_credentials: false,
+            timeout: None,
+            connect_timeout: None,
+            max_retries: None,
+            retry_timeout: None,
+            observer: Arc::new(()),
+        }
+    }
+}
+
+impl fmt::Debug for RootSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootSettings")
+            .field("ambient_credentials", &self.ambient_credentials)
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("max_retries", &self.max_retries)
+            .field("retry_timeout", &self.retry_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One store root: a bucket and a prefix, or a folder, with the clients that reach it. Clones share everything.
+#[derive(Clone)]
+pub struct Root {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    provider: Provider,
+    name: &'static str,
+    url: String,
+    prefix: Path,
+    folder: Option<PathBuf>,
+    store: Arc<dyn ObjectStore>,
+    paginated: Option<Arc<dyn PaginatedListStore>>,
+    watch: Watch,
+}
+
+impl Root {
+    /// Opens the root at `url` (`s3://`, `gs://`, `az://`, `abfs://` or `file:///`). Makes no request.
+    ///
+    /// The bucket comes from the URL alone. An option that the store does not have, or that is not in [`OPTION_KEYS`] or
+    /// [`SECRET_KEYS`], is an error, as are missing credentials unless [`RootSettings::ambient_credentials`] is set. Redirects are not
+    /// followed and no proxy of the environment is used. A folder must exist.
+    pub fn open(
+        url: &str,
+        options: impl IntoIterator<Item = (String, String)>,
+        settings: &RootSettings,
+    ) -> Result<Self, StoreError> {
+        let location = url::Location::parse(url)?;
+        let options = options::Options::read(location.provider, options)?;
+        let watch = Watch::new(Arc::clone(&settings.observer));
+        let wiring = providers::Wiring {
+            location: &location,
+            options: &options,
+            connector: Connector::new(settings.timeouts(&options)?, watch.clone(), options.secrets()),
+            retry: settings.retry(),
+            ambient: settings.ambient_credentials,
+        };
+        options.allow_http()?;
+        let mut folder = None;
+        let (store, paginated) = match location.provider {
+            Provider::S3 => providers::s3(&wiring).map(|clients| (clients.store, Some(clients.paginated)))?,
+            Provider::Gcs => providers::gcs(&wiring).map(|clients| (clients.store, Some(clients.paginated)))?,
+            Provider::Azure => providers::azure(&wiring).map(|clients| (clients.store, Some(clients.paginated)))?,
+            Provider::Local | Provider::Other => {
+                folder = Some(PathBuf::from(&location.path));
+                let store = Observed::new(providers::local(&location)?, watch.clone());
+                (Arc::new(store) as Arc<dyn ObjectStore>, None)
+            }
+        };
+        let prefix = if folder.is_some() { Path::default() } else { prefix(&location.path)? };
+        let name = location.provider.as_str();
+        let inner =
+            Inner { provider: location.provider, name, url: location.text, prefix, folder, store, paginated, watch };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A root at the top of a store that the caller made. Each call counts as one request.
+    #[must_use]
+    pub fn from_store(store: Arc<dyn ObjectStore>) -> Self {
+        Self::from_store_with(store, Arc::new(()))
+    }
+
+    /// As [`Root::from_store`], with an observer.
+    #[must_use]
+    pub fn from_store_with(store: Arc<dyn ObjectStore>, observer: Arc<dyn Observer>) -> Self {
+        let watch = Watch::new(observer);
+        let store = Arc::new(Observed::new(store, watch.clone()));
+        let inner = Inner {
+            provider: Provider::Other,
+            name: "other",
+            url: "store:".to_owned(),
+            prefix: Path::default(),
+            folder: None,
+            store,
+            paginated: None,
+            watch,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same root with a client that lists page by page. It must list the same store.
+    #[must_use]
+    pub fn with_paginated(self, paginated: Arc<dyn PaginatedListStore>) -> Self {
+        let paginated = Arc::new(Observed::new(paginated, self.inner.watch.clone())) as Arc<dyn PaginatedListStore>;
+        Self { inner: Arc::new(Inner { paginated: Some(paginated), ..Inner::clone(&self.inner) }) }
+    }
+
+    /// The root below this one at `prefix`.
+    pub fn with_prefix(self, prefix_below: &str) -> Result<Self, StoreError> {
+        let joined = format!("{}/{prefix_below}", self.inner.prefix);
+        let url = format!("{}/{prefix_below}", self.inner.url);
+        Ok(Self { inner: Arc::new(Inner { prefix: prefix(&joined)?, url, ..Inner::clone(&self.inner) }) })
+    }
+
+    /// The client. Its paths are [`Root::path`]'s.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
+    }
+
+    /// The client that lists page by page and by raw prefixes, where the store has one.
+    #[must_use]
+    pub fn paginated(&self) -> Option<&Arc<dyn PaginatedListStore>> {
+        self.inner.paginated.as_ref()
+    }
+
+    /// The path of a key of this root.
+    pub fn path(&self, key: &str) -> Result<Path, StoreError> {
+        let joined = if self.inner.prefix.is_root() { key.to_owned() } else { format!("{}/{key}", self.inner.prefix) };
+        Path::parse(joined).map_err(|_| StoreError::UnaddressableKey { key: key.to_owned() })
+    }
+
+    /// The key of this root that a path stands for; `None` when it lies outside.
+    #[must_use]
+    pub fn relative<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        if self.inner.prefix.is_root() {
+            return Some(path.as_ref());
+        }
+        path.as_ref().strip_prefix(self.inner.prefix.as_ref())?.strip_prefix('/')
+    }
+
+    /// The store with this root's keys at its top: what a state backend takes.
+    #[must_use]
+    pub fn prefixed_store(&self) -> Arc<dyn ObjectStore> {
+        if self.inner.prefix.is_root() {
+            return Arc::clone(&self.inner.store);
+        }
+        Arc::new(PrefixStore::new(Arc::clone(&self.inner.store), self.inner.prefix.clone()))
+    }
+
+    /// Where the root lies below its bucket.
+    pub(crate) fn prefix(&self) -> &Path {
+        &self.inner.prefix
+    }
+
+    /// The raw text that begins every key below `key_start`, for a listing by pages.
+    pub(crate) fn raw_prefix(&self, key_start: &str) -> String {
+        if self.inner.prefix.is_root() { key_start.to_owned() } else { format!("{}/{key_start}", self.inner.prefix) }
+    }
+
+    /// The canonical URL, without anything secret.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// The kind of store: `s3`, `gs`, `az`, `file`; `other` for a client that the caller made.
+    #[must_use]
+    pub fn provider(&self) -> &'static str {
+        self.inner.name
+    }
+
+    /// The observer that was given.
+    #[must_use]
+    pub fn observer(&self) -> &Arc<dyn Observer> {
+        self.inner.watch.observer()
+    }
+
+    /// How many requests this root and its clones have made. What one run made is the difference of two readings, as long as nothing
+    /// else uses the same root meanwhile.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.inner.watch.counts()
+    }
+
+    /// How many keys one delete request takes at most.
+    #[must_use]
+    pub fn bulk_delete_limit(&self) -> usize {
+        self.inner.provider.bulk_delete_limit()
+    }
+
+    /// The failure of a request for a key of this root, with the key and what to do.
+    #[must_use]
+    pub fn error(&self, operation: Operation, key: &str, source: object_store::Error) -> StoreError {
+        StoreError::request(operation, self.location(key), source)
+    }
+
+    /// Root and key, as errors show them.
+    #[must_use]
+    pub fn location(&self, key: &str) -> String {
+        format!("{}/{key}", self.inner.url)
+    }
+
+    /// Fails when the root is a folder that is gone: its listing would come out empty instead.
+    pub(crate) fn check_present(&self) -> Result<(), StoreError> {
+        self.inner.folder.as_deref().map_or(Ok(()), |folder| providers::check_folder(folder, &self.inner.url))
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Root").field("url", &self.inner.url).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.url)
+    }
+}
+
+fn prefix(text: &str) -> Result<Path, StoreError> {
+    Path::parse(text).map_err(|error| StoreError::InvalidUrl {
+        url: text.to_owned(),
+        reason: format!("{error}; correct the prefix"),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! What the library promises, over every kind of store: in memory, in a folder, and on a real S3 server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what went wrong by failing"
+)]
+
+#[macro_use]
+mod bucket;
+
+mod classic;
+mod commit;
+mod fence;
+mod latest;
+mod owner;
+mod prune_before;
+mod races;
+mod registers;
+mod requests;
+mod restore;
