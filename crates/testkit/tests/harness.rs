@@ -136,6 +136,18 @@ async fn a_signal_reaches_the_process_and_its_exit_is_seen() {
     assert!(process.log().contains("said goodbye"));
 }
 
+#[tokio::test]
+async fn a_process_that_listens_hears_what_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "read -r one; read -r two; echo heard $two after $one"]);
+    let mut process = Process::spawn_listening("sh", &mut command, &folder.path().join("log")).unwrap();
+    process.tell("pause").unwrap();
+    process.tell("resume").unwrap();
+    process.wait_exit(DEADLINE).await.unwrap();
+    assert_eq!(process.log(), "heard resume after pause\n");
+}
+
 /// What the playground prints: the ids of its servers and the folder of its cluster.
 fn read_playground(output: impl std::io::Read) -> (Vec<u32>, PathBuf) {
     let mut folder = None;

@@ -65,6 +65,12 @@ impl Deletion {
         partials.chain(self.extras.iter().cloned())
     }
 
+    /// Whether it has keys of the application, of which some may be listed by a name that deletes nothing.
+    #[must_use]
+    pub const fn has_extras(&self) -> bool {
+        !self.extras.is_empty()
+    }
+
     /// Whether it has keys beyond those of [`Deletion::keys`], so that it has to be listed to be deleted.
     #[must_use]
     pub const fn must_list(&self) -> bool {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::fence_cache::FenceCache;
 use crate::create::{ATTEMPTS, wait};
 use crate::error::{StateBackendError, StoreError};
-use crate::registers::{Published, Registers, Sample};
+use crate::registers::{Published, Record, Registers, Sample};
 use crate::root::Root;
 
 /// How soon after the first look [`Guards::await_fence`] looks again, and how rarely at last.
@@ -30,8 +30,8 @@ pub(super) struct Guards {
     set: Arc<AtomicU64>,
     awake: AtomicBool,
     cache: FenceCache,
-    /// The record of the version it was last asked for; `None` in it when its body says nothing.
-    standing: Mutex<Option<(Version, Option<FenceRecord>)>>,
+    /// The record of the version that was last asked for.
+    standing: Mutex<Option<(Version, Record<FenceRecord>)>>,
 }
 
 /// A guard read that refused nothing.
@@ -149,15 +149,16 @@ impl Guards {
             let standing = self.standing(version);
             let standing = match &standing {
                 None => Standing::Unread,
-                Some(None) => Standing::Unreadable,
-                Some(Some(record)) => Standing::Record(record),
+                Some(Record::Unreadable { .. }) => Standing::Unreadable,
+                Some(Record::Readable(record)) => Standing::Record(record),
             };
             let committer = Committer { version, holder: &self.holder, seen: sample.seen };
             match guard(&committer, epoch, &sample.reading, standing) {
                 Guard::Off => return Ok(Passed::Off(sample.reading)),
                 Guard::Holds => return Ok(Passed::Holds(sample.reading)),
-                Guard::ReadRecord if role == As::Reader => return Ok(Passed::Holds(sample.reading)),
-                Guard::FenceConflict { .. } if role == As::Reader => return Ok(Passed::Holds(sample.reading)),
+                Guard::ReadRecord | Guard::FenceConflict { .. } if role == As::Reader => {
+                    return Ok(Passed::Holds(sample.reading));
+                }
                 Guard::ReadRecord => {
                     if !self.read_standing(version).await? {
                         // Listed, and gone when it was read: what a new listing shows then decides.
@@ -179,7 +180,7 @@ impl Guards {
         Err(self.registers.unknown(RegisterKind::Fence, version.get()).into())
     }
 
-    fn standing(&self, version: Version) -> Option<Option<FenceRecord>> {
+    fn standing(&self, version: Version) -> Option<Record<FenceRecord>> {
         let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         standing.as_ref().filter(|(of, _)| *of == version).map(|(_, record)| record.clone())
     }
@@ -189,7 +190,7 @@ impl Guards {
         let Some(record) = self.registers.fence_record(version).await? else {
             return Ok(false);
         };
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, record.readable()));
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, record));
         Ok(true)
     }
 

@@ -154,13 +154,11 @@ impl Restore {
 
     async fn read(&self, vnode: u32, epoch: Epoch) -> Result<Bytes, StateBackendError> {
         let vnode = check_vnode(vnode, self.vnode_capacity)?;
-        match get_partial(self.store.as_ref(), vnode, epoch).await? {
-            Some(state) => Ok(state),
-            None => {
-                self.missing.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((epoch, vnode));
-                Err(incomplete(epoch, Some(vnode)))
-            }
+        if let Some(state) = get_partial(self.store.as_ref(), vnode, epoch).await? {
+            return Ok(state);
         }
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((epoch, vnode));
+        Err(incomplete(epoch, Some(vnode)))
     }
 
     /// The second look, after which the state may be used: the version still stands, nothing was missing, and no newer epoch was sealed

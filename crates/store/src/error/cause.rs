@@ -15,6 +15,10 @@ const FAILED_INSIDE: &str = "Server returned error response: ";
 /// How it words a redirect to nowhere.
 const REDIRECTED: &str = "Received redirect without LOCATION";
 
+/// The codes that are about the credentials, whatever status they come with: versitygw answers an unknown user with 404.
+const UNKNOWN_CREDENTIALS: &[&str] =
+    &["ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "TokenRefreshRequired", "XAdminUserNotFound"];
+
 /// What is known about a failed request.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Cause {
@@ -77,7 +81,7 @@ impl Cause {
         if self.has_code(&["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"]) {
             return Some(ErrorClass::BucketNotFound);
         }
-        if self.has_code(&["ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "TokenRefreshRequired"]) {
+        if self.has_code(&UNKNOWN_CREDENTIALS) {
             return Some(ErrorClass::AccessDenied);
         }
         match (self.status, self.transport) {

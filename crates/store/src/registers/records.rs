@@ -76,17 +76,12 @@ impl Registers {
         let listing = list_registers(&self.root).await?;
         let mut keys = Vec::new();
         for kind in RegisterKind::ALL {
-            match kind {
-                RegisterKind::Fence => {
-                    keys.extend(unreadable::<FenceRecord>(kind, &self.bodies(&listing, kind).await?))
-                }
-                RegisterKind::Floor => {
-                    keys.extend(unreadable::<FloorRecord>(kind, &self.bodies(&listing, kind).await?))
-                }
-                RegisterKind::Owner => {
-                    keys.extend(unreadable::<OwnerRecord>(kind, &self.bodies(&listing, kind).await?))
-                }
-            }
+            let unreadable = match kind {
+                RegisterKind::Fence => unreadable(kind, &self.bodies::<FenceRecord>(&listing, kind).await?),
+                RegisterKind::Floor => unreadable(kind, &self.bodies::<FloorRecord>(&listing, kind).await?),
+                RegisterKind::Owner => unreadable(kind, &self.bodies::<OwnerRecord>(&listing, kind).await?),
+            };
+            keys.extend(unreadable);
         }
         Ok(keys)
     }

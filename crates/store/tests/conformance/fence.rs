@@ -119,7 +119,7 @@ async fn waiting_ends_as_soon_as_the_fence_stands_there() {
     let setup = Setup::new();
     let backend = leader(Arc::new(setup.calls.clone()), "a", 5);
     let begun = Instant::now();
-    let (waited, ()) = tokio::join!(backend.await_fence(5, Duration::from_secs(60)), async {
+    let (waited, ()) = tokio::join!(backend.await_fence(5, Duration::from_mins(1)), async {
         tokio::time::timeout(Duration::from_secs(20), std::future::pending::<()>()).await.unwrap_err();
         setup.bucket.publish_fence(5, "a").await;
     });

@@ -98,7 +98,7 @@ on_every_store! {
             async move { worker.write_partial(vnode, 7, 5, bytes::Bytes::from_static(b"state")).await.unwrap() }
         });
         let (_, complete) = tokio::join!(join_all(writers), async {
-            tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            tokio::time::timeout(std::time::Duration::from_mins(1), async {
                 while !backend.epoch_complete(7, &ALL).await.unwrap() {
                     tokio::task::yield_now().await;
                 }

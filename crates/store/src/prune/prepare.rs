@@ -1,0 +1,139 @@
+//! Everything before the first delete: whose root it is, the plan, its approval, the claim and the floor.
+
+use std::collections::HashSet;
+
+use epochwarden_core::Epoch;
+use epochwarden_core::plan::{Deletion, Plan};
+use epochwarden_core::register::{FloorRecord, Ownership, RegisterKind};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::report::{PruneOutcome, PruneReport};
+use super::{Approval, PruneError, Run, list};
+use crate::error::StoreError;
+use crate::registers::Record;
+
+/// A plan whose floor is durable.
+pub(super) struct Prepared {
+    pub(super) report: PruneReport,
+    /// Oldest first; empty where nothing is to be deleted.
+    pub(super) deletions: Vec<Deletion>,
+    /// What may be deleted at all; `None`: whatever a plan says.
+    pub(super) approved: Option<HashSet<Epoch>>,
+    /// The number of the owner record, which must stay the highest.
+    pub(super) owner: u64,
+    /// When the listing was begun.
+    pub(super) listed: Instant,
+}
+
+/// What the owner record says to a run.
+enum Claim {
+    /// This record is the one to go by: the policy's own, or whichever an unclaimed run found.
+    Stands(u64),
+    /// The policy has to write one before anything else.
+    Needed,
+}
+
+impl Run<'_> {
+    pub(super) async fn prepare(&self, approval: Approval) -> Result<Prepared, PruneError> {
+        let (started_at, requests) = (self.clock.now(), self.root.requests());
+        let claim = self.check_owner().await?;
+        let listed = Instant::now();
+        let inventory = list(self.root, &self.rules.plan, self.progress).await?;
+        let plan = Plan::new(&inventory, &self.rules.plan, &self.subject);
+        let mut report = PruneReport::new(started_at, requests, &plan, inventory.summary(self.clock.now()));
+        drop(inventory);
+
+        let approved = if let Some(hold) = plan.hold() {
+            report.outcome = PruneOutcome::Held { reason: hold.as_str(), message: hold.to_string() };
+            None
+        } else if self.rules.dry_run {
+            report.outcome = PruneOutcome::DryRun;
+            None
+        } else {
+            if self.rules.plan.retention.keeps_everything() {
+                report.outcome = PruneOutcome::KeepsEverything;
+            }
+            approved_epochs(approval, &plan)?
+        };
+        let mut deletions = match report.outcome {
+            // A held plan gives no deletions, and was told apart already.
+            PruneOutcome::Succeeded => plan.into_deletions().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if let Some(approved) = &approved {
+            deletions.retain(|deletion| approved.contains(&deletion.epoch()));
+        }
+        let Some(highest) = deletions.last().map(Deletion::epoch) else {
+            return Ok(Prepared { report, deletions, approved, owner: 0, listed });
+        };
+        let owner = self.claim(claim).await?;
+        report.floor = Some(self.publish_floor(highest.next().unwrap_or(highest), &report.plan.digest).await?);
+        Ok(Prepared { report, deletions, approved, owner, listed })
+    }
+
+    /// Refuses the root of another policy before anything is even listed, and a lost register. Claiming comes later, with the first write.
+    async fn check_owner(&self) -> Result<Claim, StoreError> {
+        let policy = match (&self.identity.policy, self.identity.ignore_owner) {
+            (None, true) => return Ok(Claim::Stands(self.registers.read().await?.owner)),
+            (policy, _) => policy.as_ref(),
+        };
+        let (number, owner) = match self.registers.owner().await? {
+            None if policy.is_some() => return Ok(Claim::Needed),
+            None => return Ok(Claim::Stands(0)),
+            Some((number, Record::Readable(owner))) => (number, owner),
+            Some((number, Record::Unreadable { reason })) => {
+                let owner = format!("a policy whose record {number} cannot be read ({reason})");
+                return Err(StoreError::RootConflict { owner });
+            }
+        };
+        match policy.map(|policy| owner.meets(policy)) {
+            Some(Ownership::Ours) => Ok(Claim::Stands(number)),
+            Some(Ownership::Predecessor) => Ok(Claim::Needed),
+            Some(Ownership::Another) | None => {
+                let owner = format!("policy {}/{} (uid {}) of cluster {}", owner.namespace, owner.name, owner.uid, owner.cluster);
+                Err(StoreError::RootConflict { owner })
+            }
+        }
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<u64, StoreError> {
+        match (claim, &self.identity.policy) {
+            (Claim::Needed, Some(policy)) => {
+                let owned = self.registers.claim_owner(policy).await?;
+                self.registers.trim(RegisterKind::Owner).await;
+                Ok(owned.number)
+            }
+            (Claim::Needed, None) => Ok(0),
+            (Claim::Stands(number), _) => Ok(number),
+        }
+    }
+
+    /// Makes the floor durable, and returns where it stands: at `before` or above.
+    async fn publish_floor(&self, before: Epoch, digest: &str) -> Result<Epoch, StoreError> {
+        let floor = FloorRecord {
+            before,
+            policy: self.identity.policy.as_ref().map(|policy| policy.uid.clone()),
+            plan_digest: Some(digest.to_owned()),
+            publisher: String::new(),
+            published_at: Timestamp::UNIX_EPOCH,
+        };
+        // A reading of before the listing will do: floors only rise, and a record below the highest does no harm.
+        self.registers.raise_floor(&self.registers.seen(), floor).await?;
+        self.registers.trim(RegisterKind::Floor).await;
+        Ok(self.registers.seen().floor.max(before))
+    }
+}
+
+/// Which epochs the approval covers; `None`: all of the plan.
+fn approved_epochs(approval: Approval, plan: &Plan) -> Result<Option<HashSet<Epoch>>, PruneError> {
+    match approval {
+        Approval::Automatic => Ok(None),
+        Approval::Digest(approved) if approved == plan.digest() => Ok(None),
+        Approval::Digest(approved) => Err(PruneError::NotApproved { approved, found: plan.digest().to_owned() }),
+        Approval::Plan(approved) => {
+            let deleted = approved.decisions().filter(|planned| planned.decision.is_delete());
+            Ok(Some(deleted.map(|planned| planned.epoch).collect()))
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `StateEpochPolicy`, the one resource that users write and the operator answers on.
+//!
+//! [`spec`] is what a user asks for, and [`validate`] turns it into the values that the rules take. [`status`] is what the operator
+//! answers, with the conditions of [`condition`]. [`crd`] is the whole as a `CustomResourceDefinition`: whatever a schema or a CEL rule
+//! can check is checked there, at admission, with a message that names the field and says what to write.
+
+pub mod condition;
+mod crd;
+mod manifest;
+pub mod spec;
+pub mod status;
+pub mod validate;
+
+pub use crd::{CrdError, crd, crd_yaml};
+pub use manifest::{ManifestError, parse_manifest};
+pub use spec::{StateEpochPolicy, StateEpochPolicySpec};
+pub use status::StateEpochPolicyStatus;
+
+/// What every annotation of this product begins with.
+pub const ANNOTATION_PREFIX: &str = "epochwarden.io/";
+
+/// The annotation of a policy that asks for one run, now: `prune` or `audit`, and anything after an `@` to ask again.
+pub const RUN_ANNOTATION: &str = "epochwarden.io/run";
+
+/// The field manager of everything that the operator applies.
+pub const FIELD_MANAGER: &str = "epochwarden";

@@ -1,0 +1,157 @@
+//! `controller`: the operator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kube::{Client, Config};
+
+use super::exit::{CliError, Exit};
+use super::signals;
+use super::telemetry::LogFormat;
+use super::values;
+use crate::controller::{self, Settings};
+use crate::server;
+
+/// How long a connection to the API server may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the API server may be silent after a request. A watch is ended by the server after 290 s, and given up by its watcher 5 s
+/// later, so this only meets what nothing else would end.
+const READ_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How long writing a request may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs the operator
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  epochwarden controller
+  epochwarden controller --watch-namespace streaming --allow-ambient-credentials s3://state/")]
+pub(super) struct Controller {
+    /// Work for the policies of this namespace only; repeatable
+    #[arg(long = "watch-namespace", value_name = "NS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    watch_namespaces: Vec<String>,
+
+    /// Work for the policies whose labels match only, such as team=orders
+    #[arg(long, value_name = "SEL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    policy_selector: Option<String>,
+
+    /// Let policies whose URL begins so use the operator's own credentials; repeatable
+    #[arg(long, value_name = "URL-PREFIX", value_parser = values::url_prefix)]
+    allow_ambient_credentials: Vec<String>,
+
+    /// Let policies have file:// roots below this folder; repeatable
+    #[arg(long = "allow-file-root", value_name = "DIR", value_parser = values::absolute_folder)]
+    allow_file_roots: Vec<PathBuf>,
+
+    /// How many prunes and audits may run at once, in all
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    max_concurrent_runs: u16,
+
+    /// After how much silence a Lease is fetched
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = values::some_duration)]
+    lease_poll: Duration,
+
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    http: SocketAddr,
+
+    /// The form of the log, on standard error; `RUST_LOG` says what is logged
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+}
+
+impl Controller {
+    pub(super) async fn run(self) -> Result<Exit, CliError> {
+        let shutdown = signals::stop()?;
+        let settings = self.settings(|name| std::env::var(name).ok());
+        let address = settings.http;
+        let listener = server::bind(address).await.map_err(|source| CliError::Bind { address, source })?;
+        let client = client().await?;
+        let run = controller::run(client, settings, listener, shutdown).await;
+        run.map_err(|error| CliError::Operator { reason: format!("{error:#}") })?;
+        Ok(Exit::Done)
+    }
+
+    fn settings(self, environment: impl Fn(&str) -> Option<String>) -> Settings {
+        let named =
+            ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| environment(name).filter(|name| !name.is_empty()));
+        Settings {
+            watch_namespaces: self.watch_namespaces,
+            policy_selector: self.policy_selector,
+            allow_ambient_credentials: self.allow_ambient_credentials,
+            allow_file_roots: self.allow_file_roots,
+            max_concurrent_runs: usize::from(self.max_concurrent_runs),
+            lease_poll: self.lease_poll,
+            http: self.http,
+            instance: named.unwrap_or_else(|| format!("epochwarden-{:08x}", fastrand::u32(..))),
+        }
+    }
+}
+
+async fn client() -> Result<Client, CliError> {
+    let mut config = Config::infer().await.map_err(|error| CliError::Cluster { reason: error.to_string() })?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.write_timeout = Some(WRITE_TIMEOUT);
+    // Otherwise the time that a connection was idle would count as the server's silence.
+    config.reset_reader_on_write = true;
+    Client::try_from(config).map_err(|error| CliError::Cluster { reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        controller: Controller,
+    }
+
+    fn settings(line: &str, environment: &[(&str, &str)]) -> Settings {
+        let line = Line::try_parse_from(["line"].into_iter().chain(line.split_whitespace())).unwrap();
+        line.controller
+            .settings(|name| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn without_flags_all_policies_are_worked_for_and_nothing_is_allowed() {
+        let settings = settings("", &[]);
+        assert!(settings.watch_namespaces.is_empty() && settings.policy_selector.is_none());
+        assert!(settings.allow_ambient_credentials.is_empty() && settings.allow_file_roots.is_empty());
+        assert_eq!(settings.max_concurrent_runs, 4);
+        assert_eq!(settings.lease_poll, Duration::from_secs(10));
+        assert_eq!(settings.http, "0.0.0.0:8080".parse().unwrap());
+    }
+
+    #[test]
+    fn every_flag_is_a_setting() {
+        let settings = settings(
+            "--watch-namespace a --watch-namespace b --policy-selector team=orders --allow-ambient-credentials s3://state/ \
+             --allow-ambient-credentials gs://x --allow-file-root /var/a --allow-file-root /var/b --max-concurrent-runs 1 \
+             --lease-poll 3s --http 127.0.0.1:0",
+            &[],
+        );
+        assert_eq!(settings.watch_namespaces, ["a", "b"]);
+        assert_eq!(settings.policy_selector.as_deref(), Some("team=orders"));
+        assert_eq!(settings.allow_ambient_credentials, ["s3://state/", "gs://x"]);
+        assert_eq!(settings.allow_file_roots, [PathBuf::from("/var/a"), PathBuf::from("/var/b")]);
+        assert_eq!(settings.max_concurrent_runs, 1);
+        assert_eq!(settings.lease_poll, Duration::from_secs(3));
+        assert_eq!(settings.http, "127.0.0.1:0".parse().unwrap());
+    }
+
+    #[test]
+    fn the_instance_is_the_pod_or_the_host_or_something_new() {
+        assert_eq!(settings("", &[("POD_NAME", "pod-1"), ("HOSTNAME", "host")]).instance, "pod-1");
+        assert_eq!(settings("", &[("POD_NAME", ""), ("HOSTNAME", "host")]).instance, "host");
+        let (one, other) = (settings("", &[]).instance, settings("", &[]).instance);
+        assert!(one.starts_with("epochwarden-") && one != other, "{one} {other}");
+    }
+}

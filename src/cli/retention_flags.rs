@@ -1,0 +1,111 @@
+//! What is kept, and what an epoch is.
+
+use std::time::Duration;
+
+use clap::Args;
+use epochwarden_core::Epoch;
+use epochwarden_core::plan::{Rules, Subject};
+use epochwarden_core::retention::{KeepEvery, Retention};
+use epochwarden_store::Root;
+
+use super::values::{self, MAX_COUNT, MAX_VNODES};
+
+/// The flags of a plan's rules. Without `--keep-last`, `--keep-within` and `--keep-every` everything is kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Retention")]
+pub(super) struct RetentionFlags {
+    /// How many vnodes the pipeline has: an epoch is complete with the partials of vnodes 0 to N-1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_VNODES))]
+    vnodes: u32,
+
+    /// Keep the newest N sealed epochs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
+    keep_last: Option<u32>,
+
+    /// Keep what was sealed within D (90s, 10m, 24h, 7d, 1d12h) before the newest seal
+    #[arg(long, value_name = "D", value_parser = values::some_duration)]
+    keep_within: Option<Duration>,
+
+    /// Keep the newest seal of each window of E, for F back from the newest seal, such as 1h:7d; repeatable
+    #[arg(long, value_name = "E:F", value_parser = values::keep_every)]
+    keep_every: Vec<KeepEvery>,
+
+    /// Keep this epoch; repeatable
+    #[arg(long = "pin", value_name = "EPOCH")]
+    pins: Vec<Epoch>,
+
+    /// Also keep N sealed epochs below each kept one, and everything between: for incremental state
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=MAX_COUNT))]
+    incremental_depth: u32,
+
+    /// Keep what is younger than D, or has no older seal above it: someone may be restoring it; 0s turns this off
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = values::duration)]
+    min_age: Duration,
+}
+
+impl RetentionFlags {
+    /// The rules.
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            vnodes: self.vnodes,
+            retention: Retention {
+                keep_last: self.keep_last,
+                keep_within: self.keep_within,
+                keep_every: self.keep_every.clone(),
+                pinned: self.pins.iter().copied().collect(),
+                incremental_depth: self.incremental_depth,
+            },
+            min_age: self.min_age,
+        }
+    }
+}
+
+/// What a plan of the command line is about: a root, and no policy.
+pub(super) fn subject(root: &Root) -> Subject {
+    Subject { root: root.url().to_owned(), policy_uid: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        retention: RetentionFlags,
+    }
+
+    fn rules(line: &str) -> Rules {
+        Line::try_parse_from(["line"].into_iter().chain(line.split_whitespace())).unwrap().retention.rules()
+    }
+
+    #[test]
+    fn without_flags_everything_is_kept_and_young_epochs_are_those_of_the_last_ten_minutes() {
+        let rules = rules("--vnodes 256");
+        let expected = Rules { vnodes: 256, retention: Retention::default(), min_age: Duration::from_mins(10) };
+        assert_eq!(rules, expected);
+        assert!(rules.retention.keeps_everything());
+    }
+
+    #[test]
+    fn every_flag_is_one_rule() {
+        let rules = rules(
+            "--vnodes 4 --keep-last 3 --keep-within 24h --keep-every 1h:7d --keep-every 1d:30d --pin 5 --pin 18446744073709551615 \
+             --incremental-depth 2 --min-age 0s",
+        );
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let expected = Retention {
+            keep_last: Some(3),
+            keep_within: Some(hours(24)),
+            keep_every: vec![
+                KeepEvery { every: hours(1), for_: hours(7 * 24) },
+                KeepEvery { every: hours(24), for_: hours(30 * 24) },
+            ],
+            pinned: [Epoch::new(5), Epoch::new(u64::MAX)].into(),
+            incremental_depth: 2,
+        };
+        assert_eq!(rules, Rules { vnodes: 4, retention: expected, min_age: Duration::ZERO });
+    }
+}

@@ -1,0 +1,113 @@
+//! What all tasks of the operator share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epochwarden_store::Clock;
+use kube::Client;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Mutex, Semaphore, broadcast};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::leases::Leases;
+use super::monotonic::Monotonic;
+use super::notices::Notices;
+use crate::api::StateEpochPolicy;
+use crate::server::Metrics;
+
+/// How often Secrets are read again, in all: a bound on what the operator asks of the API server, whatever the number of policies.
+const SECRET_READS_PER_SECOND: u32 = 100;
+
+/// How many policies may wait to be looked at out of turn.
+const WAKES: usize = 1024;
+
+/// What the cluster's operator decides, by flags.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The namespaces whose policies are worked for; empty for all.
+    pub watch_namespaces: Vec<String>,
+    /// The label selector of the policies that are worked for.
+    pub policy_selector: Option<String>,
+    /// The URL prefixes for which the operator's own credentials may be used.
+    pub allow_ambient_credentials: Vec<String>,
+    /// The folders below which `file://` roots may lie.
+    pub allow_file_roots: Vec<PathBuf>,
+    /// How many prunes and audits may run at once, in all.
+    pub max_concurrent_runs: usize,
+    /// After how much silence a Lease is fetched.
+    pub lease_poll: Duration,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub http: SocketAddr,
+    /// The name of this process, for records and Events.
+    pub instance: String,
+}
+
+/// What all tasks of the operator share.
+pub(crate) struct Context {
+    /// The API server.
+    pub(crate) client: Client,
+    /// The flags.
+    pub(crate) settings: Settings,
+    /// The wall clock.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Monotonic time.
+    pub(crate) monotonic: Monotonic,
+    /// The Leases that policies name.
+    pub(crate) leases: Arc<Leases>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Events.
+    pub(crate) notices: Notices,
+    /// How records name this process as their publisher.
+    pub(crate) publisher: String,
+    /// The uid of the kube-system namespace: which cluster this is.
+    pub(crate) cluster: String,
+    /// One permit per run.
+    pub(crate) runs: Arc<Semaphore>,
+    /// Asks for a look at one policy, soon. One that is lost to a full channel comes with the next regular look.
+    pub(crate) wake: broadcast::Sender<ObjectRef<StateEpochPolicy>>,
+    secret_reads: Mutex<Interval>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("settings", &self.settings).field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// What all tasks share, from its parts.
+    pub(crate) fn new(
+        client: Client,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        notices: Notices,
+        cluster: String,
+    ) -> Self {
+        let monotonic = Monotonic::start();
+        let mut reads = interval(Duration::from_secs(1) / SECRET_READS_PER_SECOND);
+        reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            client,
+            clock,
+            monotonic,
+            leases: Arc::new(Leases::new(monotonic)),
+            metrics,
+            notices,
+            publisher: format!("epochwarden/{}", settings.instance),
+            cluster,
+            runs: Arc::new(Semaphore::new(settings.max_concurrent_runs)),
+            wake: broadcast::Sender::new(WAKES),
+            secret_reads: Mutex::new(reads),
+            settings,
+        }
+    }
+
+    /// Waits for this caller's turn to read a Secret again.
+    pub(crate) async fn turn_to_read_a_secret(&self) {
+        self.secret_reads.lock().await.tick().await;
+    }
+}

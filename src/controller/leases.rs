@@ -1,0 +1,273 @@
+//! What is known of the Leases that policies name: one watch for all of them, and a fetch where the watch was silent.
+//!
+//! Every Lease of a cluster passes through the watch, and a leader renews its own every few seconds, so nothing is kept but the facts of
+//! those that a policy subscribed to. A renewal changes the instant of arrival and wakes nobody; only a changed term does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use epochwarden_core::lease::LeaseObservation;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::monotonic::Monotonic;
+
+/// Where a Lease is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct LeaseKey {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+/// What a subscriber sees of one Lease.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeaseSeen {
+    /// The Lease; `None` when there is none, or none was heard of yet.
+    pub(crate) lease: Option<LeaseObservation>,
+    /// When something was last heard of it, by watch or fetch; `None` before the first time.
+    pub(crate) heard: Option<Duration>,
+    /// When the change that was last made known arrived.
+    pub(crate) changed: Option<Duration>,
+    renewal: Option<String>,
+}
+
+/// The Leases that policies name.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    monotonic: Monotonic,
+    seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
+    restart: Notify,
+}
+
+/// The annotation by which a leader declares its version.
+pub(crate) const ASSIGNMENT_VERSION: &str = "epochwarden.io/assignment-version";
+
+impl Leases {
+    /// Knows nothing yet.
+    #[must_use]
+    pub(crate) fn new(monotonic: Monotonic) -> Self {
+        Self { monotonic, seen: Mutex::default(), restart: Notify::new() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<LeaseKey, watch::Sender<LeaseSeen>>> {
+        // Nothing is done under this lock that could leave the map half changed.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows one Lease. Forgets the ones that nobody follows any more.
+    pub(crate) fn subscribe(&self, key: LeaseKey) -> watch::Receiver<LeaseSeen> {
+        let mut seen = self.seen();
+        seen.retain(|_, sender| sender.receiver_count() > 0);
+        seen.entry(key).or_insert_with(|| watch::channel(LeaseSeen::default()).0).subscribe()
+    }
+
+    /// Takes what the watch or a fetch shows of a Lease. Says whether it was news.
+    pub(crate) fn observe(&self, key: &LeaseKey, lease: Option<&Lease>) -> bool {
+        let seen = self.seen();
+        let Some(sender) = seen.get(key) else { return false };
+        let now = self.monotonic.now();
+        sender.send_if_modified(|seen| seen.take(key, lease, now))
+    }
+
+    /// Reads a Lease from the API server and takes what it shows.
+    ///
+    /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open.
+    pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), kube::Error> {
+        let asked = self.monotonic.now();
+        let lease = Api::<Lease>::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await?;
+        let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
+        if self.observe(key, lease.as_ref()) && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE) {
+            tracing::info!(namespace = key.namespace, lease = key.name, "a Lease changed and the watch was silent: restarting the watch");
+            self.restart.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Runs the watch until `shutdown`, in all namespaces or in the given ones.
+    pub(crate) async fn watch(self: Arc<Self>, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.restart.notified() => {}
+                () = self.watch_once(&client, &namespaces) => {}
+            }
+        }
+    }
+
+    async fn watch_once(&self, client: &Client, namespaces: &[String]) {
+        // Kubelets renew one Lease a node there, and no leader of a pipeline lives among them.
+        let config = watcher::Config::default().fields("metadata.namespace!=kube-node-lease");
+        let apis: Vec<Api<Lease>> = if namespaces.is_empty() {
+            vec![Api::all(client.clone())]
+        } else {
+            namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+        };
+        let streams = apis.into_iter().map(|api| {
+            use kube::runtime::WatchStreamExt;
+            watcher(api, config.clone()).default_backoff().boxed()
+        });
+        let mut events = futures::stream::select_all(streams);
+        loop {
+            match events.try_next().await {
+                Ok(Some(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease))) => {
+                    if let Some(key) = key_of(&lease) {
+                        self.observe(&key, Some(&lease));
+                    }
+                }
+                Ok(Some(watcher::Event::Delete(lease))) => {
+                    if let Some(key) = key_of(&lease) {
+                        self.observe(&key, None);
+                    }
+                }
+                Ok(Some(watcher::Event::Init | watcher::Event::InitDone)) => {}
+                Ok(None) => return,
+                // The stream goes on by itself, after its own back-off.
+                Err(error) => tracing::warn!(%error, "the watch of Leases was interrupted and is being resumed"),
+            }
+        }
+    }
+}
+
+/// A fetch that finds news this long after the last event did not merely win a race against the watch.
+const WATCH_GRACE: Duration = Duration::from_secs(5);
+
+fn key_of(lease: &Lease) -> Option<LeaseKey> {
+    Some(LeaseKey { namespace: lease.namespace()?, name: lease.name_any() })
+}
+
+impl LeaseSeen {
+    /// Takes in what was seen; `true` when a subscriber has to know.
+    fn take(&mut self, key: &LeaseKey, lease: Option<&Lease>, now: Duration) -> bool {
+        let first = self.heard.replace(now).is_none();
+        let Some(lease) = lease else {
+            let gone = self.lease.take().is_some();
+            self.renewal = None;
+            return self.changed_at(first || gone, now);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let renewal = spec.renew_time.map(|time| time.0.to_string());
+        let mut next = LeaseObservation {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: lease.uid().unwrap_or_default(),
+            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            transitions: spec.lease_transitions,
+            duration: spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs),
+            annotation: lease.annotations().get(ASSIGNMENT_VERSION).cloned(),
+            renewed: now,
+            holder_since: now,
+        };
+        let news = match &self.lease {
+            None => true,
+            Some(known) => {
+                if known.uid == next.uid && known.holder == next.holder {
+                    next.holder_since = known.holder_since;
+                }
+                let changed = LeaseObservation { renewed: known.renewed, ..next.clone() } != *known;
+                // The same renewal seen again, by a fetch or a resumed watch, proves nothing about the leader.
+                if renewal == self.renewal && !changed {
+                    next.renewed = known.renewed;
+                }
+                changed
+            }
+        };
+        self.lease = Some(next);
+        self.renewal = renewal;
+        self.changed_at(news, now)
+    }
+
+    fn changed_at(&mut self, news: bool, now: Duration) -> bool {
+        if news {
+            self.changed = Some(now);
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+
+    fn key() -> LeaseKey {
+        LeaseKey { namespace: "streaming".into(), name: "leader".into() }
+    }
+
+    fn lease(holder: &str, transitions: i32, renewed: i64) -> Lease {
+        let mut lease = Lease {
+            spec: Some(LeaseSpec {
+                holder_identity: Some(holder.into()),
+                lease_transitions: Some(transitions),
+                lease_duration_seconds: Some(15),
+                renew_time: jiff::Timestamp::from_second(renewed).ok().map(MicroTime),
+                ..LeaseSpec::default()
+            }),
+            ..Lease::default()
+        };
+        lease.metadata.uid = Some("u1".into());
+        lease
+    }
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    #[test]
+    fn a_renewal_moves_the_arrival_and_wakes_nobody() {
+        let mut seen = LeaseSeen::default();
+        assert!(seen.take(&key(), Some(&lease("a", 0, 100)), seconds(1)));
+        assert!(!seen.take(&key(), Some(&lease("a", 0, 102)), seconds(3)));
+        assert_eq!(seen.lease.as_ref().unwrap().renewed, seconds(3));
+        assert_eq!(seen.changed, Some(seconds(1)));
+    }
+
+    #[test]
+    fn the_same_renewal_seen_again_is_no_renewal() {
+        let mut seen = LeaseSeen::default();
+        seen.take(&key(), Some(&lease("a", 0, 100)), seconds(1));
+        assert!(!seen.take(&key(), Some(&lease("a", 0, 100)), seconds(9)));
+        assert_eq!(seen.lease.as_ref().unwrap().renewed, seconds(1));
+        assert_eq!(seen.heard, Some(seconds(9)));
+    }
+
+    #[test]
+    fn a_new_holder_is_news_and_starts_its_own_time() {
+        let mut seen = LeaseSeen::default();
+        seen.take(&key(), Some(&lease("a", 0, 100)), seconds(1));
+        assert!(seen.take(&key(), Some(&lease("b", 1, 110)), seconds(11)));
+        assert_eq!(seen.lease.as_ref().unwrap().holder_since, seconds(11));
+        assert!(seen.take(&key(), Some(&lease("b", 2, 111)), seconds(12)), "transitions alone are a new term too");
+        assert_eq!(seen.lease.as_ref().unwrap().holder_since, seconds(11));
+    }
+
+    #[test]
+    fn a_lease_that_is_not_there_is_news_once() {
+        let mut seen = LeaseSeen::default();
+        assert!(seen.take(&key(), None, seconds(1)), "the first look counts, whatever it shows");
+        assert!(!seen.take(&key(), None, seconds(2)));
+        seen.take(&key(), Some(&lease("a", 0, 100)), seconds(3));
+        assert!(seen.take(&key(), None, seconds(4)));
+        assert!(seen.lease.is_none());
+    }
+
+    #[test]
+    fn a_lease_is_forgotten_with_its_last_subscriber() {
+        let leases = Leases::new(Monotonic::start());
+        let first = leases.subscribe(key());
+        let second = leases.subscribe(LeaseKey { name: "other".into(), ..key() });
+        assert_eq!(leases.seen().len(), 2);
+        drop(first);
+        let third = leases.subscribe(LeaseKey { name: "other".into(), ..key() });
+        assert_eq!(leases.seen().len(), 1);
+        drop((second, third));
+    }
+}

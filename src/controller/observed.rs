@@ -1,0 +1,141 @@
+//! What the tasks of one policy have found out: the one input of its status.
+
+use epochwarden_core::register::{Reading, RegisterLost};
+use epochwarden_core::schedule::{LastRun, Remembered};
+
+use super::schedules::{Schedules, Slot};
+use crate::api::StateEpochPolicyStatus;
+use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Reason, StoreReady};
+use crate::api::status::{
+    AuditStatus, EpochsStatus, FenceStatus, MAX_HISTORY, PastRun, Phase, PlanStatus, ProgressStatus, PruneStatus,
+};
+
+/// A reason and the message that goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said<R> {
+    /// The reason.
+    pub(crate) reason: R,
+    /// What is so, on which object, and what to do.
+    pub(crate) message: String,
+}
+
+impl<R: PartialEq> Said<R> {
+    /// A reason with its message.
+    pub(crate) fn new(reason: R, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// Takes the place of what was said; `true` when it is something else.
+    pub(crate) fn replace(&mut self, next: Self) -> bool {
+        let changed = *self != next;
+        *self = next;
+        changed
+    }
+}
+
+/// What the tasks of one policy have found out.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    /// Whether this is the first life of the policy: no status was ever written.
+    pub(crate) first_seen: bool,
+    /// Of the store task.
+    pub(crate) store: Said<StoreReady>,
+    /// Which kind of store it is, once it was opened.
+    pub(crate) provider: Option<String>,
+    /// Of the fence task.
+    pub(crate) fence: Said<FenceCurrent>,
+    /// The fence as it stands.
+    pub(crate) published: Option<FenceStatus>,
+    /// How the last prune ended.
+    pub(crate) pruned: Option<Said<PruneHealthy>>,
+    /// The last prune, or the one that runs.
+    pub(crate) prune: PruneStatus,
+    /// How the last audit ended.
+    pub(crate) audited: Option<Said<AuditClean>>,
+    /// The last audit, or the one that runs.
+    pub(crate) audit: AuditStatus,
+    /// The last plan.
+    pub(crate) plan: Option<PlanStatus>,
+    /// The epochs, as of the last listing.
+    pub(crate) epochs: Option<EpochsStatus>,
+    /// Past runs, the newest first.
+    pub(crate) history: Vec<PastRun>,
+    /// The run request that was honoured last.
+    pub(crate) last_run_request: Option<String>,
+    /// The highest values of the registers that were ever seen for this policy.
+    pub(crate) seen: Reading,
+    /// Set while a register reads lower than that.
+    pub(crate) lost: Option<RegisterLost>,
+}
+
+impl Observed {
+    /// What an earlier life of the operator knew, as the status tells it.
+    #[must_use]
+    pub(crate) fn from_status(status: Option<&StateEpochPolicyStatus>) -> Self {
+        let first_seen = status.is_none();
+        let status = status.cloned().unwrap_or_default();
+        let mut seen = Reading::default();
+        if let Some(fence) = &status.fence {
+            seen.fence = fence.version;
+        }
+        if let Some(floor) = status.prune.as_ref().and_then(|prune| prune.floor) {
+            seen.floor = floor;
+        }
+        Self {
+            first_seen,
+            store: Said::new(StoreReady::Pending, "the store is being opened"),
+            provider: status.store.and_then(|store| store.provider),
+            fence: Said::new(FenceCurrent::Pending, "the Lease is being read"),
+            published: status.fence,
+            pruned: said(&status.conditions, &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running]),
+            prune: status.prune.unwrap_or_default(),
+            audited: said(&status.conditions, &[AuditClean::Pending, AuditClean::NotScheduled, AuditClean::Suspended]),
+            audit: status.audit.unwrap_or_default(),
+            plan: status.plan,
+            epochs: status.epochs,
+            history: status.history,
+            last_run_request: status.last_run_request,
+            seen,
+            lost: None,
+        }
+    }
+
+    /// What the schedules remember, by the status.
+    #[must_use]
+    pub(crate) fn schedules(&self) -> Schedules {
+        let slot = |phase: Option<Phase>, started, promised| {
+            let last = match (phase, started) {
+                (_, None) => LastRun::None,
+                (Some(Phase::Running | Phase::Pending), Some(started)) => LastRun::Unfinished { started },
+                (_, Some(started)) => LastRun::Finished { started },
+            };
+            Slot { remembered: Remembered { promised, last }, ..Slot::default() }
+        };
+        Schedules {
+            prune: slot(self.prune.phase, self.prune.started_at, self.prune.next_run_at),
+            audit: slot(self.audit.phase, self.audit.started_at, self.audit.next_run_at),
+            running: None,
+        }
+    }
+
+    /// Adds a run that ended, and lets go of the oldest.
+    pub(crate) fn ended(&mut self, run: PastRun) {
+        self.history.insert(0, run);
+        self.history.truncate(MAX_HISTORY);
+    }
+
+    /// Takes how far the prune has come.
+    pub(crate) fn progressed(&mut self, done: u64, total: u64) {
+        self.prune.progress = Some(ProgressStatus { done: done.into(), total: total.into() });
+    }
+}
+
+/// The last outcome, from the condition that an earlier life wrote; what says nothing of an outcome is left out.
+fn said<R: Reason + PartialEq>(
+    conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+    not_an_outcome: &[R],
+) -> Option<Said<R>> {
+    let condition = conditions.iter().find(|condition| condition.type_ == R::TYPE)?;
+    let reason = R::ALL.iter().copied().find(|reason| reason.as_str() == condition.reason)?;
+    (!not_an_outcome.contains(&reason)).then(|| Said::new(reason, condition.message.clone()))
+}

@@ -1,0 +1,171 @@
+//! Decides what is due for one policy, starts it, and says when to look again. It waits for nothing.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use super::backoff::jitter;
+use super::context::Context;
+use super::notices::Reason;
+use super::registry::{Handle, Registry};
+use super::schedules::{KINDS, Look, Request, request, until};
+use super::{fence, runs, status_task, stores};
+use crate::api::status::RunKind;
+use crate::api::{RUN_ANNOTATION, StateEpochPolicy, validate};
+
+/// The longest time between two looks at a policy.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What a reconciliation can fail with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    /// The API server always gives one.
+    #[error("the policy has no uid: it was not read from an API server")]
+    NoUid,
+}
+
+/// Everything a reconciliation works with.
+#[derive(Debug)]
+pub(super) struct Reconciler {
+    pub(super) context: Arc<Context>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) shutdown: tokio_util::sync::CancellationToken,
+}
+
+impl Reconciler {
+    /// One look at one policy.
+    pub(super) fn reconcile(&self, policy: &Arc<StateEpochPolicy>) -> Result<Action, ReconcileError> {
+        if policy.uid().is_none_or(|uid| uid.is_empty()) {
+            return Err(ReconcileError::NoUid);
+        }
+        // A policy that is being deleted has a finalizer of somebody else's; its work has ended as far as we are concerned.
+        if policy.metadata.deletion_timestamp.is_some() {
+            self.registry.remove(&policy.uid().unwrap_or_default());
+            return Ok(Action::await_change());
+        }
+        let (handle, new) = self.registry.ensure(policy, &self.shutdown);
+        if new {
+            self.start(&handle);
+        }
+        handle.policy.send_if_modified(|known| {
+            let changed = known.metadata.generation != policy.metadata.generation
+                || known.annotations().get(RUN_ANNOTATION) != policy.annotations().get(RUN_ANNOTATION);
+            if changed {
+                *known = Arc::clone(policy);
+            }
+            changed
+        });
+        Ok(Action::requeue(jitter_towards_later(self.look(&handle, new))))
+    }
+
+    /// The tasks that belong to a policy for as long as it is there.
+    fn start(&self, handle: &Arc<Handle>) {
+        tracing::info!(namespace = handle.name.namespace, policy = handle.name.name, uid = handle.uid, "working for the policy");
+        handle.tasks.spawn(stores::run(Arc::clone(&self.context), Arc::clone(handle)));
+        handle.tasks.spawn(fence::run(Arc::clone(&self.context), Arc::clone(handle)));
+        let (context, of_task) = (Arc::clone(&self.context), Arc::clone(handle));
+        handle.farewell.spawn(async move {
+            let report = status_task::run(Arc::clone(&context), Arc::clone(&of_task));
+            let end = async {
+                of_task.cancel.cancelled().await;
+                of_task.tasks.close();
+                of_task.tasks.wait().await;
+                of_task.ended.cancel();
+            };
+            tokio::join!(report, end);
+            // Series go only when nobody is left who could make them again.
+            context.metrics.forget(&of_task.name);
+        });
+        handle.farewell.close();
+    }
+
+    /// Looks at request and schedules, and starts what is due. Gives the time until the next look.
+    fn look(&self, handle: &Arc<Handle>, new: bool) -> Duration {
+        let policy = handle.current();
+        let now = self.context.clock.now();
+        let mut schedules = handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        if new {
+            *schedules = handle.observed.borrow().schedules();
+        }
+        if let Some(kind) = self.requested(handle, &policy) {
+            schedules.slot(kind).requested = true;
+        }
+        let mut next = Vec::new();
+        let mut due = None;
+        for kind in KINDS {
+            let (parsed, written, suspended) = match kind {
+                RunKind::Prune => {
+                    let prune = &policy.spec.prune;
+                    (validate::prune_schedule(&policy), prune.schedule.clone().zip(Some(prune.time_zone.clone())), prune.suspend)
+                }
+                RunKind::Audit => {
+                    let audit = &policy.spec.audit;
+                    (validate::audit_schedule(&policy), audit.schedule.clone().zip(Some(audit.time_zone.clone())), audit.suspend)
+                }
+            };
+            // A schedule that means nothing is a condition of the status; no run comes of it.
+            let schedule = parsed.ok().flatten();
+            let look = if schedules.running == Some(kind) {
+                Look { due: false, next: schedules.slot(kind).remembered.promised }
+            } else {
+                schedules.slot(kind).look(schedule.as_ref(), written, now, policy.spec.suspend || suspended)
+            };
+            if look.due && due.is_none() && schedules.running.is_none() && handle.may_run() {
+                schedules.slot(kind).started(schedule.as_ref(), now);
+                schedules.running = Some(kind);
+                due = Some(kind);
+            }
+            let promised = schedules.slot(kind).remembered.promised;
+            next.extend(promised);
+            handle.observed.send_if_modified(|observed| {
+                let written = match kind {
+                    RunKind::Prune => &mut observed.prune.next_run_at,
+                    RunKind::Audit => &mut observed.audit.next_run_at,
+                };
+                let changed = *written != promised;
+                *written = promised;
+                changed
+            });
+        }
+        drop(schedules);
+        if let Some(kind) = due {
+            runs::start(&self.context, handle, kind);
+        }
+        until(next, now, LONGEST)
+    }
+
+    /// What the annotation asks for, once.
+    fn requested(&self, handle: &Handle, policy: &StateEpochPolicy) -> Option<RunKind> {
+        let annotation = policy.annotations().get(RUN_ANNOTATION).map(String::as_str);
+        let (last, first_seen) = {
+            let observed = handle.observed.borrow();
+            (observed.last_run_request.clone(), observed.first_seen)
+        };
+        let (kind, text) = match request(annotation, last.as_deref(), first_seen) {
+            Request::None => (None, None),
+            Request::Record(text) => (None, Some(text)),
+            Request::Run(kind, text) => (Some(kind), Some(text)),
+            Request::Unknown(text) => {
+                let note = format!("{RUN_ANNOTATION}: {text:?} is not known: write prune or audit, and @ and anything behind it to ask again");
+                self.context.notices.send(&handle.reference, Reason::PruneFailed, note);
+                (None, Some(text))
+            }
+        };
+        handle.observed.send_if_modified(|observed| {
+            observed.first_seen = false;
+            if let Some(text) = text {
+                observed.last_run_request = Some(text);
+                return true;
+            }
+            false
+        });
+        kind
+    }
+}
+
+/// A slot is never looked at before its time: a look that comes early would only have to wait again.
+fn jitter_towards_later(wait: Duration) -> Duration {
+    if wait >= LONGEST { jitter(LONGEST) } else { wait + jitter(Duration::from_millis(20)) }
+}

@@ -1,0 +1,140 @@
+//! The policies that this process works for: one [`Handle`] each, keyed by uid, with the tasks that belong to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::context::Context;
+use super::observed::Observed;
+use super::schedules::Schedules;
+use super::stores::Stores;
+use crate::api::StateEpochPolicy;
+use crate::server::PolicyName;
+
+/// One policy, as its tasks share it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Its namespace and name.
+    pub(crate) name: PolicyName,
+    /// Its uid.
+    pub(crate) uid: String,
+    /// What Events refer to.
+    pub(crate) reference: ObjectReference,
+    /// The policy as it was last read from the cluster.
+    pub(crate) policy: watch::Sender<Arc<StateEpochPolicy>>,
+    /// What its tasks have found out.
+    pub(crate) observed: watch::Sender<Observed>,
+    /// The clients of its store, while there are any.
+    pub(crate) stores: watch::Sender<Option<Stores>>,
+    /// Asks the store task to look at the store and the credentials again, now.
+    pub(crate) look_again: Notify,
+    /// When its runs are due.
+    pub(crate) schedules: Mutex<Schedules>,
+    /// Ends every task of this policy.
+    pub(crate) cancel: CancellationToken,
+    /// The tasks of this policy, but for the one that writes its status.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when all of those have ended: what is observed then is the last.
+    pub(crate) ended: CancellationToken,
+    /// The status task, and what comes after it.
+    pub(crate) farewell: TaskTracker,
+}
+
+impl Handle {
+    /// A policy that is seen for the first time by this process; what an earlier one knew is taken from the status.
+    #[must_use]
+    pub(crate) fn new(policy: &Arc<StateEpochPolicy>, cancel: CancellationToken) -> Self {
+        let name = PolicyName { namespace: policy.namespace().unwrap_or_default(), name: policy.name_any() };
+        Self {
+            name,
+            uid: policy.uid().unwrap_or_default(),
+            reference: policy.object_ref(&()),
+            observed: watch::Sender::new(Observed::from_status(policy.status.as_ref())),
+            policy: watch::Sender::new(Arc::clone(policy)),
+            stores: watch::Sender::new(None),
+            look_again: Notify::new(),
+            schedules: Mutex::default(),
+            cancel,
+            tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
+            farewell: TaskTracker::new(),
+        }
+    }
+
+    /// The policy as it was last read from the cluster.
+    #[must_use]
+    pub(crate) fn current(&self) -> Arc<StateEpochPolicy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// Whether a run can be started now: the store was reached.
+    #[must_use]
+    pub(crate) fn may_run(&self) -> bool {
+        self.stores.borrow().is_some()
+    }
+
+    /// Asks for a look at this policy, soon.
+    pub(crate) fn wake(&self, context: &Context) {
+        // Nobody listens only while the operator starts or stops, and a start looks at every policy.
+        let _ = context.wake.send(ObjectRef::new(&self.name.name).within(&self.name.namespace));
+    }
+}
+
+/// All policies of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    handles: Mutex<HashMap<String, Arc<Handle>>>,
+}
+
+impl Registry {
+    fn handles(&self) -> MutexGuard<'_, HashMap<String, Arc<Handle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle of a policy, and whether it is new. A namesake with another uid is gone: its tasks end.
+    pub(crate) fn ensure(&self, policy: &Arc<StateEpochPolicy>, shutdown: &CancellationToken) -> (Arc<Handle>, bool) {
+        let uid = policy.uid().unwrap_or_default();
+        let mut handles = self.handles();
+        if let Some(handle) = handles.get(&uid) {
+            return (Arc::clone(handle), false);
+        }
+        let handle = Arc::new(Handle::new(policy, shutdown.child_token()));
+        handles.retain(|_, other| {
+            let namesake = other.name == handle.name;
+            if namesake {
+                other.cancel.cancel();
+            }
+            !namesake
+        });
+        handles.insert(uid, Arc::clone(&handle));
+        (handle, true)
+    }
+
+    /// Ends the work for a policy, if there is any. Its bucket is left as it is.
+    pub(crate) fn remove(&self, uid: &str) {
+        if let Some(handle) = self.handles().remove(uid) {
+            tracing::info!(namespace = handle.name.namespace, policy = handle.name.name, "the policy is gone: its work ends, its bucket stays");
+            handle.cancel.cancel();
+        }
+    }
+
+    /// Ends the work for every policy that `exists` does not know.
+    pub(crate) fn retain(&self, exists: impl Fn(&Handle) -> bool) {
+        let gone: Vec<String> = self.all().into_iter().filter(|handle| !exists(handle)).map(|handle| handle.uid.clone()).collect();
+        for uid in gone {
+            self.remove(&uid);
+        }
+    }
+
+    /// All handles.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<Arc<Handle>> {
+        self.handles().values().cloned().collect()
+    }
+}

@@ -1,0 +1,110 @@
+//! Prunes and audits: supervised tasks outside of reconcile, one per policy and a bounded number in all.
+//!
+//! A run ends by itself, at its deadline, or when its token is cancelled: on suspension, deletion and shutdown. It hands over values;
+//! the status is made of them elsewhere.
+
+mod audit;
+mod prune;
+
+use std::sync::{Arc, PoisonError};
+
+use epochwarden_core::inventory::EpochsSummary;
+use epochwarden_store::{ErrorClass, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::registry::Handle;
+use crate::api::StateEpochPolicy;
+use crate::api::status::{PastRun, Phase, RunKind};
+
+/// Starts a run; the caller has marked it as running.
+pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind) {
+    let (context, handle_of_task) = (Arc::clone(context), Arc::clone(handle));
+    handle.tasks.spawn(async move {
+        let handle = handle_of_task;
+        let cancel = handle.cancel.child_token();
+        // One permit per run in all: waiting for it is part of the run, and ends with it.
+        tokio::select! {
+            () = handle.cancel.cancelled() => {}
+            permit = Arc::clone(&context.runs).acquire_owned() => {
+                let watched = watch_for_suspension(&handle, kind, &cancel);
+                let run = async {
+                    match kind {
+                        RunKind::Prune => prune::run(&context, &handle, &cancel).await,
+                        RunKind::Audit => audit::run(&context, &handle, &cancel).await,
+                    }
+                };
+                tokio::pin!(run, watched);
+                // The watch only cancels the token: the run itself says when it has stopped.
+                tokio::select! {
+                    () = &mut run => {}
+                    () = &mut watched => run.await,
+                }
+                drop(permit);
+            }
+        }
+        {
+            let mut schedules = handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
+            schedules.slot(kind).finished();
+            schedules.running = None;
+        }
+        handle.wake(&context);
+    });
+}
+
+/// Cancels a run when its policy does not want it any more.
+async fn watch_for_suspension(handle: &Handle, kind: RunKind, cancel: &CancellationToken) {
+    let mut policy = handle.policy.subscribe();
+    let suspended = |policy: &Arc<StateEpochPolicy>| {
+        policy.spec.suspend
+            || match kind {
+                RunKind::Prune => policy.spec.prune.suspend,
+                RunKind::Audit => policy.spec.audit.suspend,
+            }
+    };
+    if policy.wait_for(suspended).await.is_ok() {
+        cancel.cancel();
+    }
+}
+
+/// What the status says of a run that ended with its operator: the next operator owes it.
+const INTERRUPTED: &str = "the operator ended in the middle of it: the next one begins again";
+
+/// What every run writes down at its end.
+struct Ended {
+    kind: RunKind,
+    started: jiff::Timestamp,
+    finished: jiff::Timestamp,
+    phase: Phase,
+    message: String,
+}
+
+impl Ended {
+    fn past(&self) -> PastRun {
+        PastRun {
+            kind: self.kind,
+            started_at: self.started,
+            finished_at: self.finished,
+            result: self.phase,
+            message: Some(self.message.clone()),
+        }
+    }
+}
+
+/// A store that failed in a run is looked at again at once, where its credentials or its very existence are in doubt.
+fn store_failed(handle: &Handle, error: &StoreError) {
+    if matches!(error.class(), ErrorClass::AccessDenied | ErrorClass::BucketNotFound | ErrorClass::Unreachable | ErrorClass::RootConflict) {
+        handle.look_again.notify_one();
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "these are numbers for graphs")]
+fn show_epochs(context: &Context, handle: &Handle, epochs: &EpochsSummary) {
+    let metrics = &context.metrics;
+    metrics.epochs.of(&handle.name, &["sealed"]).set(epochs.sealed as f64);
+    metrics.epochs.of(&handle.name, &["unsealed"]).set(epochs.unsealed as f64);
+    metrics.store_bytes.of(&handle.name, &[]).set(epochs.bytes as f64);
+    if let Some(at) = epochs.latest_committed_at {
+        metrics.latest_committed_timestamp_seconds.of(&handle.name, &[]).set(at.as_second() as f64);
+    }
+}

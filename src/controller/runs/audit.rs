@@ -1,0 +1,128 @@
+//! One audit of a policy, from its settings to what was observed.
+
+use std::sync::Arc;
+
+use epochwarden_core::finding::{FindingKind, Severity, Verdict};
+use epochwarden_store::audit::{AuditError, AuditReport, AuditRules};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ended, store_failed};
+use crate::api::condition::AuditClean;
+use crate::api::status::{AuditStatus, EpochsStatus, FindingStatus, Phase, RunKind};
+use crate::api::validate;
+use crate::controller::context::Context;
+use crate::controller::notices::Reason;
+use crate::controller::observed::Said;
+use crate::controller::registry::Handle;
+
+/// Runs one audit. Whatever comes of it is observed; nothing is written to the store.
+pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
+    let started = context.clock.now();
+    handle.observed.send_modify(|observed| {
+        observed.audit.phase = Some(Phase::Running);
+        observed.audit.started_at = Some(started);
+        observed.audit.finished_at = None;
+    });
+    let outcome = attempt(context, handle, cancel).await;
+    let finished = context.clock.now();
+    match outcome {
+        Ok(report) => succeeded(context, handle, &report, started, finished),
+        Err(failure) => failed(context, handle, failure, started, finished),
+    }
+}
+
+/// Why an audit says nothing.
+struct Failure {
+    phase: Phase,
+    message: String,
+}
+
+async fn attempt(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> Result<AuditReport, Failure> {
+    let policy = handle.current();
+    let invalid = |error: validate::Invalid| Failure { phase: Phase::Failed, message: error.to_string() };
+    let settings = validate::audit_settings(&policy.spec).map_err(invalid)?;
+    let stores = handle.stores.borrow().clone();
+    let stores = stores.ok_or_else(|| Failure { phase: Phase::Failed, message: "the store is not ready: see the condition StoreReady".into() })?;
+    let rules = AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(settings.deadline) };
+    let audited = epochwarden_store::audit::run(&stores.runs, &rules, context.clock.as_ref(), cancel, &|_| {}).await;
+    audited.map_err(|error| {
+        if let AuditError::Store(error) = &error {
+            store_failed(handle, error);
+        }
+        match error {
+            AuditError::Cancelled if handle.cancel.is_cancelled() => Failure { phase: Phase::Pending, message: super::INTERRUPTED.into() },
+            AuditError::Cancelled => Failure { phase: Phase::Stopped, message: error.to_string() },
+            error => Failure { phase: Phase::Failed, message: error.to_string() },
+        }
+    })
+}
+
+fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: Timestamp, finished: Timestamp) {
+    let audit = &report.audit;
+    let said = match audit.verdict {
+        Verdict::Clean => Said::new(AuditClean::Clean, format!("nothing found: {}", audit.coverage)),
+        Verdict::Warning => Said::new(AuditClean::Warnings, format!("{} ({})", found(report), audit.coverage)),
+        Verdict::Critical => Said::new(AuditClean::Findings, format!("{} ({})", found(report), audit.coverage)),
+    };
+    let ended = Ended { kind: RunKind::Audit, started, finished, phase: Phase::Succeeded, message: said.message.clone() };
+    let mut before = None;
+    handle.observed.send_modify(|observed| {
+        before = observed.audited.replace(said.clone());
+        observed.audit = AuditStatus {
+            phase: Some(Phase::Succeeded),
+            started_at: Some(started),
+            finished_at: Some(finished),
+            verdict: Some(audit.verdict.as_str().to_owned()),
+            coverage: Some(audit.coverage.to_string()),
+            counts: audit.counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), (*count).into())).collect(),
+            findings: audit.findings.iter().map(FindingStatus::from).collect(),
+            next_run_at: observed.audit.next_run_at,
+        };
+        observed.epochs = Some(EpochsStatus { latest_committer: audit.latest_committer.clone(), ..EpochsStatus::from(&report.epochs) });
+        observed.ended(ended.past());
+    });
+    super::show_epochs(context, handle, &report.epochs);
+    let metrics = &context.metrics;
+    metrics.audit_runs.of(&handle.name, &[audit.verdict.as_str()]).inc();
+    for kind in FindingKind::ALL {
+        let count = audit.counts.get(&kind).copied().unwrap_or_default();
+        #[allow(clippy::cast_precision_loss, reason = "a count for a graph")]
+        metrics.audit_findings.of(&handle.name, &[kind.as_str()]).set(count as f64);
+    }
+    // Once per transition: a finding that stays is in the status, not in an Event an hour.
+    let changed = before.is_none_or(|before| before.reason != said.reason || (said.reason == AuditClean::Findings && before.message != said.message));
+    if changed {
+        let notice = if audit.verdict == Verdict::Clean { Reason::AuditClean } else { Reason::AuditFinding };
+        context.notices.send(&handle.reference, notice, said.message);
+    }
+}
+
+/// The worst finding in words, and how many there are.
+fn found(report: &AuditReport) -> String {
+    let audit = &report.audit;
+    let of = |severity: Severity| audit.findings.iter().filter(|finding| finding.severity == severity).count();
+    let (critical, warning) = (of(Severity::Critical), of(Severity::Warning));
+    let more = if audit.truncated { " at least" } else { "" };
+    match audit.findings.first() {
+        Some(worst) => format!("{worst}; in all{more} {critical} critical, {warning} warnings"),
+        None => "no findings".into(),
+    }
+}
+
+fn failed(context: &Context, handle: &Handle, failure: Failure, started: Timestamp, finished: Timestamp) {
+    let Failure { phase, message } = failure;
+    let ended = Ended { kind: RunKind::Audit, started, finished, phase, message: message.clone() };
+    let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
+    tracing::warn!(namespace, policy, phase = phase.as_str(), "the audit ended without a result: {message}");
+    handle.observed.send_modify(|observed| {
+        observed.audit.phase = Some(phase);
+        observed.audit.finished_at = Some(finished);
+        // What was found before an audit was stopped still stands; one that failed may hide anything.
+        if phase == Phase::Failed {
+            observed.audited = Some(Said::new(AuditClean::Failed, message));
+        }
+        observed.ended(ended.past());
+    });
+    context.metrics.audit_runs.of(&handle.name, &[phase.as_str()]).inc();
+}

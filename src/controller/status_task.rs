@@ -1,0 +1,126 @@
+//! Writes the status of one policy: whole, by server-side apply, and only when it says something new.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::context::Context;
+use super::registry::Handle;
+use super::status::{differs, status};
+use crate::api::condition::Reason;
+use crate::api::{FIELD_MANAGER, StateEpochPolicy, StateEpochPolicyStatus};
+
+/// The shortest time between two writes that show nothing but progress.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// How long the last write may take. What does not get through then is found out again by the next operator.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// Runs until the policy's work has ended, and writes how it ended.
+pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
+    let mut policy = handle.policy.subscribe();
+    let mut observed = handle.observed.subscribe();
+    let mut written = handle.current().status.clone().unwrap_or_default();
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    let mut progress_from = Instant::now();
+    loop {
+        let current = Arc::clone(&policy.borrow_and_update());
+        let next = status(&current, &observed.borrow_and_update(), &written.conditions, context.clock.now());
+        let mut again = None;
+        if differs(&next, &written) {
+            let only_progress = !differs(&without_progress(&next), &without_progress(&written));
+            if only_progress && Instant::now() < progress_from {
+                again = Some(progress_from);
+            } else {
+                match write(&context, &current, &next).await {
+                    Ok(()) => {
+                        show(&context, &handle, &next);
+                        written = next;
+                        progress_from = Instant::now() + PROGRESS;
+                        backoff.reset();
+                    }
+                    Err(error) if is_gone(&error) => return,
+                    Err(error) => {
+                        tracing::warn!(namespace = handle.name.namespace, policy = handle.name.name, %error, "the status could not be written; trying again");
+                        again = Some(Instant::now() + backoff.next());
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = handle.ended.cancelled() => break,
+            _ = policy.changed() => {}
+            _ = observed.changed() => {}
+            () = async { match again { Some(again) => tokio::time::sleep_until(again).await, None => std::future::pending().await } } => {}
+        }
+    }
+    write_last(&context, &handle, &written).await;
+}
+
+/// The last word of a policy's work: a run that was interrupted says so. A policy that is gone takes no status.
+async fn write_last(context: &Context, handle: &Handle, written: &StateEpochPolicyStatus) {
+    let next = status(&handle.current(), &handle.observed.borrow().clone(), &written.conditions, context.clock.now());
+    if differs(&next, written) {
+        let last = tokio::time::timeout(LAST_WRITE, write(context, &handle.current(), &next)).await;
+        if let Ok(Err(error)) = last.as_ref()
+            && !is_gone(error)
+        {
+            tracing::warn!(namespace = handle.name.namespace, policy = handle.name.name, %error, "the last status could not be written");
+        }
+    }
+}
+
+fn without_progress(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
+    let mut status = status.clone();
+    if let Some(prune) = &mut status.prune {
+        prune.progress = None;
+    }
+    status
+}
+
+async fn write(context: &Context, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), kube::Error> {
+    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+    let name = policy.metadata.name.as_deref().unwrap_or_default();
+    let patch = serde_json::json!({
+        "apiVersion": <StateEpochPolicy as kube::Resource>::api_version(&()),
+        "kind": <StateEpochPolicy as kube::Resource>::kind(&()),
+        // The uid makes this fail for a namesake that was created in the meantime.
+        "metadata": { "name": name, "uid": policy.metadata.uid },
+        "status": status,
+    });
+    let api = Api::<StateEpochPolicy>::namespaced(context.client.clone(), namespace);
+    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await.map(|_| ())
+}
+
+/// The policy was deleted, or another one has its name.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found() || (status.is_conflict() && status.message.contains("UID")))
+}
+
+/// Makes the conditions metrics, too.
+fn show(context: &Context, handle: &Handle, status: &StateEpochPolicyStatus) {
+    for condition in &status.conditions {
+        let Some((type_, reason)) = words(&condition.type_, &condition.reason) else { continue };
+        context.metrics.condition.forget_where_first_is(&handle.name, type_);
+        let value = if condition.status == "True" { 1.0 } else { 0.0 };
+        context.metrics.condition.of(&handle.name, &[type_, reason]).set(value);
+    }
+}
+
+/// The words of a condition as the program has them: labels are never made of text from elsewhere.
+fn words(type_: &str, reason: &str) -> Option<(&'static str, &'static str)> {
+    use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, StoreReady};
+    fn of<R: Reason>(type_: &str, reason: &str) -> Option<(&'static str, &'static str)> {
+        let found = R::ALL.iter().map(|reason| reason.as_str()).find(|word| *word == reason);
+        found.filter(|_| R::TYPE == type_).map(|word| (R::TYPE, word))
+    }
+    of::<Ready>(type_, reason)
+        .or_else(|| of::<StoreReady>(type_, reason))
+        .or_else(|| of::<FenceCurrent>(type_, reason))
+        .or_else(|| of::<PruneHealthy>(type_, reason))
+        .or_else(|| of::<AuditClean>(type_, reason))
+}

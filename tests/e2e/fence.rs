@@ -1,0 +1,221 @@
+//! The fence path: from a Lease to a durable record, and every reason why it does not move.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use epochwarden_testkit::apiserver::Cluster;
+use epochwarden_testkit::wait::until;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::bucket::Bucket;
+use crate::support::lease::Leader;
+use crate::support::operator::Operator;
+use crate::support::policy::Policy;
+use crate::support::{SOON, cluster};
+
+/// A policy with a fence on a folder, its operator, and the Lease that it follows.
+struct Stage {
+    policy: Policy<'static>,
+    bucket: Bucket,
+    leader: Leader,
+    operator: Operator,
+}
+
+impl Stage {
+    async fn set(prefix: &str, version_from: &str) -> Result<Self> {
+        let cluster = cluster().await?;
+        let namespace = cluster.namespace(prefix).await?;
+        let bucket = Bucket::folder()?;
+        let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
+        Self::set_on(cluster, namespace, bucket, leader, version_from, None).await
+    }
+
+    async fn set_on(
+        cluster: &'static Cluster,
+        namespace: String,
+        bucket: Bucket,
+        leader: Leader,
+        version_from: &str,
+        secret: Option<&str>,
+    ) -> Result<Self> {
+        let root = bucket.path().map(|path| path.display().to_string()).unwrap_or_else(|_| "/nonexistent".into());
+        let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root, "--lease-poll", "2s"]).await?;
+        let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, version_from, secret)).await?;
+        Ok(Self { policy, bucket, leader, operator })
+    }
+
+    async fn fence_is(&self, version: u64) -> Result<()> {
+        until(&format!("the fence at {version}"), SOON, async || (self.bucket.fence().await.ok()? == version).then_some(())).await
+    }
+}
+
+fn spec(bucket: &Bucket, version_from: &str, secret: Option<&str>) -> Value {
+    json!({
+        "store": bucket.store(secret),
+        "vnodes": 4,
+        "fence": { "leaseRef": { "name": "orders-leader" }, "versionFrom": version_from },
+    })
+}
+
+#[tokio::test]
+async fn the_fence_follows_the_lease_and_the_status_says_so() -> Result<()> {
+    let stage = Stage::set("fence", "LeaseTransitions").await?;
+    let (status, message) = stage.policy.wait_for("FenceCurrent", "LeaseNotFound").await?;
+    ensure!(status == "False" && message.contains("orders-leader"), "{message}");
+
+    stage.leader.lead("pod-a", 0).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    stage.fence_is(1).await?;
+    stage.leader.lead("pod-b", 1).await?;
+    let fence = stage
+        .policy
+        .wait_until("the fence of pod-b", |status| (status["fence"]["holder"] == "pod-b").then(|| status["fence"].clone()))
+        .await?;
+    ensure!(fence["version"] == 2 && fence["leaseTransitions"] == 1 && fence["lagMilliseconds"].is_u64(), "{fence}");
+    stage.fence_is(2).await?;
+    stage.policy.wait_for_event("FencePublished").await?;
+
+    let (_, ready) = stage.policy.wait_for("Ready", "Reachable").await?;
+    ensure!(ready.contains(&stage.bucket.url), "{ready}");
+    let (_, metrics) = stage.operator.get("/metrics").await?;
+    ensure!(metrics.contains(&format!("epochwarden_fence_version{{namespace=\"{}\",policy=\"orders\"}} 2.0", stage.policy.namespace)), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fence_is_durable_within_a_second_of_the_lease_change() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("lag").await?;
+    let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
+    leader.lead("pod-0", 0).await?;
+    let stage = Stage::set_on(cluster, namespace, Bucket::folder()?, leader, "LeaseTransitions", None).await?;
+    stage.fence_is(1).await?;
+    let mut lags = Vec::new();
+    for change in 1..=20_i32 {
+        let changed = Instant::now();
+        stage.leader.lead(&format!("pod-{change}"), change).await?;
+        let version = u64::try_from(change)? + 1;
+        let record = stage.bucket.path()?.join(format!("_epochwarden/fence/{version:020}"));
+        until(&format!("the record of version {version}"), SOON, async || record.exists().then_some(())).await?;
+        lags.push(changed.elapsed());
+    }
+    lags.sort_unstable();
+    let (median, worst) = (lags[lags.len() / 2], lags[lags.len() - 1]);
+    println!("from the change of the Lease to the durable fence, 20 times: median {median:?}, worst {worst:?}");
+    ensure!(worst < Duration::from_secs(1), "the worst took {worst:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lease_that_regresses_conflicts_jumps_or_is_free_moves_nothing_and_is_named() -> Result<()> {
+    let stage = Stage::set("refused", "LeaseTransitions").await?;
+    stage.leader.lead("pod-a", 4).await?;
+    stage.fence_is(5).await?;
+
+    stage.leader.lead("pod-z", 4).await?;
+    let (status, message) = stage.policy.wait_for("FenceCurrent", "FenceConflict").await?;
+    ensure!(status == "False" && message.contains("pod-a") && message.contains("pod-z"), "{message}");
+    stage.policy.wait_for_event("FenceConflict").await?;
+
+    stage.leader.release(4).await?;
+    stage.policy.wait_for("FenceCurrent", "NoHolder").await?;
+
+    stage.leader.lead("pod-b", 5_000_000).await?;
+    stage.policy.wait_for("FenceCurrent", "VersionJump").await?;
+    stage.policy.wait_for_event("VersionJump").await?;
+
+    stage.leader.delete().await?;
+    stage.policy.wait_for("FenceCurrent", "LeaseNotFound").await?;
+    stage.leader.lead("pod-c", 0).await?;
+    let (_, message) = stage.policy.wait_for("FenceCurrent", "LeaseRegressed").await?;
+    ensure!(message.contains('5'), "{message}");
+    stage.policy.wait_for_event("LeaseRegressed").await?;
+
+    // The policy as a whole is in order: its store is, and nothing was lost.
+    stage.policy.wait_for("Ready", "Reachable").await?;
+    ensure!(stage.bucket.fence().await? == 5, "nothing of this may move the fence");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_renewed_expires_by_the_operators_own_clock() -> Result<()> {
+    let mut stage = Stage::set("expired", "LeaseTransitions").await?;
+    stage.leader.seconds = 2;
+    stage.leader.lead("pod-a", 0).await?;
+    stage.fence_is(1).await?;
+    let (_, message) = stage.policy.wait_for("FenceCurrent", "LeaseExpired").await?;
+    ensure!(message.contains("pod-a"), "{message}");
+    stage.leader.lead("pod-b", 1).await?;
+    stage.fence_is(2).await
+}
+
+#[tokio::test]
+async fn a_declared_version_is_taken_from_the_annotation_and_a_malformed_one_is_named() -> Result<()> {
+    let stage = Stage::set("declared", "Annotation").await?;
+    stage.leader.lead("pod-a", 0).await?;
+    let (_, message) = stage.policy.wait_for("FenceCurrent", "InvalidVersion").await?;
+    ensure!(message.contains("epochwarden.io/assignment-version"), "{message}");
+    stage.leader.declare("pod-a", 0, "07").await?;
+    stage.policy.wait_for("FenceCurrent", "InvalidVersion").await?;
+    stage.leader.declare("pod-a", 0, "7").await?;
+    stage.fence_is(7).await
+}
+
+#[tokio::test]
+async fn a_fence_that_was_seen_and_is_gone_is_lost_and_never_off() -> Result<()> {
+    let stage = Stage::set("lost", "LeaseTransitions").await?;
+    stage.leader.lead("pod-a", 2).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    stage.policy.wait_until("the fence in the status", |status| (status["fence"]["version"] == 3).then_some(())).await?;
+    let path = stage.bucket.path()?;
+    let Stage { policy, bucket, leader, operator } = stage;
+    operator.terminate(Duration::from_secs(10)).await?;
+    std::fs::remove_dir_all(path.join("_epochwarden/fence"))?;
+
+    let cluster = cluster().await?;
+    let _operator = Operator::start(cluster, &policy.namespace, &["--allow-file-root", &path.display().to_string()]).await?;
+    let (status, message) = policy.wait_for("FenceCurrent", "RegisterLost").await?;
+    ensure!(status == "False" && message.contains("3"), "{message}");
+    policy.wait_for("Ready", "RegisterLost").await?;
+    policy.wait_for("Stalled", "RegisterLost").await?;
+    leader.lead("pod-b", 3).await?;
+    policy.ask("prune").await?;
+    policy.wait_for("PruneHealthy", "Held").await?;
+    ensure!(bucket.fence().await? == 0, "a lost fence is not published over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspended_policy_moves_no_fence_and_says_so() -> Result<()> {
+    let stage = Stage::set("suspended", "LeaseTransitions").await?;
+    stage.leader.lead("pod-a", 0).await?;
+    stage.fence_is(1).await?;
+    let mut suspended = spec(&stage.bucket, "LeaseTransitions", None);
+    suspended["suspend"] = json!(true);
+    stage.policy.update(suspended).await?;
+    let (status, _) = stage.policy.wait_for("FenceCurrent", "Suspended").await?;
+    ensure!(status == "Unknown");
+    stage.policy.wait_for_event("Suspended").await?;
+    stage.leader.lead("pod-b", 1).await?;
+    stage.policy.update(spec(&stage.bucket, "LeaseTransitions", None)).await?;
+    stage.fence_is(2).await?;
+    let records = epochwarden_store::Registers::new(stage.bucket.root.clone(), "test").fence_records().await?;
+    ensure!(records.len() == 2, "{records:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_fence_reaches_an_s3_bucket() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("fence-s3").await?;
+    let bucket = Bucket::s3(&namespace).await?;
+    let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
+    leader.lead("pod-a", 6).await?;
+    crate::support::secret(cluster, &namespace, "orders-state", &bucket).await?;
+    let stage = Stage::set_on(cluster, namespace, bucket, leader, "LeaseTransitions", Some("orders-state")).await?;
+    stage.fence_is(7).await?;
+    let (_, message) = stage.policy.wait_for("FenceCurrent", "Published").await?;
+    ensure!(message.contains("pod-a"), "{message}");
+    Ok(())
+}

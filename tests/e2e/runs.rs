@@ -1,0 +1,231 @@
+//! Prunes and audits: on schedule and on request, what they delete and find, and what they must not touch.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use epochwarden_testkit::wait::until;
+use serde_json::{Value, json};
+
+use crate::support::bucket::Bucket;
+use crate::support::lease::Leader;
+use crate::support::operator::Operator;
+use crate::support::policy::Policy;
+use crate::support::{SOON, cluster, secret};
+
+fn spec(bucket: &Bucket, secret: Option<&str>) -> Value {
+    json!({
+        "store": bucket.store(secret),
+        "vnodes": 4,
+        "retention": { "keepLast": 3, "pinned": [{ "epoch": "2" }] },
+        "prune": { "minAge": "0s" },
+    })
+}
+
+fn root_flag(bucket: &Bucket) -> Result<String> {
+    Ok(bucket.path()?.display().to_string())
+}
+
+#[tokio::test]
+async fn a_prune_on_request_keeps_what_retention_keeps_and_nothing_else() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("prune").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=9, 4).await?;
+    std::fs::write(bucket.path()?.join("README"), "not ours")?;
+    let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, None)).await?;
+    policy.wait_for("PruneHealthy", "NotScheduled").await?;
+
+    policy.ask("prune@1").await?;
+    let (status, message) = policy.wait_for("PruneHealthy", "Succeeded").await?;
+    ensure!(status == "True", "{message}");
+    ensure!(bucket.sealed().await? == [2, 7, 8, 9]);
+    ensure!(bucket.path()?.join("README").exists(), "a foreign key is never deleted");
+
+    let status = policy.status().await?;
+    let prune = &status["prune"];
+    ensure!(prune["phase"] == "Succeeded" && prune["epochs"] == 5 && prune["objects"] == 25 && prune["failed"] == 0, "{prune:#}");
+    ensure!(prune["floor"] == "7", "{prune:#}");
+    let plan = &status["plan"];
+    ensure!(plan["before"] == "7" && plan["epochs"] == 5, "{plan:#}");
+    ensure!(plan["keep"] == json!([
+        { "from": "2", "to": "2", "reason": "Pinned" },
+        { "from": "7", "to": "8", "reason": "KeepLast" },
+        { "from": "9", "to": "9", "reason": "Latest" },
+    ]), "{plan:#}");
+    ensure!(status["epochs"]["latestCommitted"] == "9", "{:#}", status["epochs"]);
+    ensure!(status["history"][0]["kind"] == "Prune" && status["history"][0]["result"] == "Succeeded", "{:#}", status["history"]);
+    ensure!(status["lastRunRequest"] == "prune@1");
+    for event in ["PruneStarted", "PruneCompleted"] {
+        policy.wait_for_event(event).await?;
+    }
+
+    // The same request never runs again; another one does, and finds nothing to do.
+    policy.ask("prune@2").await?;
+    policy.wait_until("a second prune", |status| (status["history"].as_array()?.len() == 2).then_some(())).await?;
+    ensure!(bucket.sealed().await? == [2, 7, 8, 9]);
+    let (_, metrics) = operator.get("/metrics").await?;
+    ensure!(metrics.contains(&format!("epochwarden_prune_deleted_objects_total{{namespace=\"{namespace}\",policy=\"orders\"}} 25")), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn prune_and_audit_run_on_schedule_on_s3() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("schedule").await?;
+    let bucket = Bucket::s3(&namespace).await?;
+    bucket.seal((1..=5).map(|n| 1_700_000_000_000 + n * 1000), 4).await?;
+    secret(cluster, &namespace, "orders-state", &bucket).await?;
+    let _operator = Operator::start(cluster, &namespace, &[]).await?;
+    let mut scheduled = spec(&bucket, Some("orders-state"));
+    scheduled["retention"] = json!({ "keepLast": 2 });
+    scheduled["prune"]["schedule"] = json!("* * * * *");
+    scheduled["audit"] = json!({ "schedule": "* * * * *", "timeZone": "Europe/Berlin" });
+    let policy = Policy::apply(cluster, &namespace, "orders", scheduled).await?;
+    policy
+        .wait_until("the next runs", |status| (status["prune"]["nextRunAt"].is_string() && status["audit"]["nextRunAt"].is_string()).then_some(()))
+        .await?;
+    // The slot is at most a minute away.
+    until("a scheduled prune and audit", Duration::from_secs(120), async || {
+        let status = policy.status().await.ok()?;
+        (status["prune"]["phase"] == "Succeeded" && status["audit"]["phase"] == "Succeeded").then_some(())
+    })
+    .await?;
+    ensure!(bucket.sealed().await? == [1_700_000_004_000, 1_700_000_005_000]);
+    policy.wait_for("AuditClean", "Clean").await?;
+    let columns = policy.kubectl(&["get", "sep", "-o", "wide"]).await?;
+    for text in ["Reachable", "1700000005000", "Clean", "True", "s3://"] {
+        ensure!(columns.contains(text), "{text} is not in\n{columns}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_audit_names_the_partial_that_was_deleted_behind_everybodys_back() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("audit").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=4, 4).await?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, None)).await?;
+    policy.wait_for("AuditClean", "NotScheduled").await?;
+    policy.ask("audit@1").await?;
+    policy.wait_for("AuditClean", "Clean").await?;
+
+    bucket.lose_partial(3, 2).await?;
+    policy.ask("audit@2").await?;
+    let (status, message) = policy.wait_for("AuditClean", "Findings").await?;
+    ensure!(status == "False" && message.contains('3'), "{message}");
+    let status = policy.status().await?;
+    let finding = &status["audit"]["findings"][0];
+    ensure!(finding["kind"] == "SealedIncomplete" && finding["severity"] == "critical" && finding["epoch"] == "3" && finding["vnode"] == 2, "{finding:#}");
+    ensure!(status["audit"]["verdict"] == "Critical" && status["audit"]["counts"]["SealedIncomplete"] == 1, "{:#}", status["audit"]);
+    policy.wait_for_event("AuditFinding").await?;
+    // Findings are about the pipeline's data; the policy does its work all the same.
+    policy.wait_for("Ready", "Reachable").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dry_run_plans_and_deletes_nothing() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("dry-run").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=9, 4).await?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let mut dry = spec(&bucket, None);
+    dry["prune"]["dryRun"] = json!(true);
+    let policy = Policy::apply(cluster, &namespace, "orders", dry).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("prune").await?;
+    policy.wait_for("PruneHealthy", "DryRun").await?;
+    let status = policy.status().await?;
+    ensure!(status["plan"]["epochs"] == 5, "{:#}", status["plan"]);
+    ensure!(bucket.sealed().await?.len() == 9 && !bucket.path()?.join("_epochwarden").exists(), "a dry run writes nothing at all");
+    policy.wait_for_event("PrunePlanned").await
+}
+
+#[tokio::test]
+async fn a_retention_of_pins_alone_keeps_everything() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("keeps").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=3, 4).await?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let mut pins = spec(&bucket, None);
+    pins["retention"] = json!({ "pinned": [{ "epoch": "1" }] });
+    let policy = Policy::apply(cluster, &namespace, "orders", pins).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("prune").await?;
+    policy.wait_for("PruneHealthy", "KeepsEverything").await?;
+    ensure!(bucket.sealed().await? == [1, 2, 3]);
+    Ok(())
+}
+
+/// A folder with many epochs, written past the store's client: its fsyncs would take minutes.
+fn fill(bucket: &Bucket, epochs: u64, vnodes: u32) -> Result<()> {
+    let root = bucket.path()?;
+    for epoch in 1..=epochs {
+        let folder = root.join(format!("epoch={epoch}"));
+        for vnode in 0..vnodes {
+            let vnode = folder.join(format!("vnode={vnode}"));
+            std::fs::create_dir_all(&vnode)?;
+            std::fs::write(vnode.join("partial.bin"), b"x")?;
+        }
+        std::fs::write(folder.join("_COMMIT"), b"pipeline-1")?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prune_of_a_hundred_thousand_objects_does_not_delay_a_fence() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("busy").await?;
+    let bucket = Bucket::folder()?;
+    fill(&bucket, 1002, 100)?;
+    let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
+    leader.lead("pod-a", 0).await?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let mut busy = spec(&bucket, None);
+    busy["vnodes"] = json!(100);
+    busy["retention"] = json!({ "keepLast": 2 });
+    busy["fence"] = json!({ "leaseRef": { "name": "orders-leader" } });
+    let policy = Policy::apply(cluster, &namespace, "orders", busy).await?;
+    policy.wait_for("FenceCurrent", "Published").await?;
+    policy.ask("prune").await?;
+    policy.wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(())).await?;
+
+    // By order of events: the fence stands while objects of the plan are still there.
+    leader.lead("pod-b", 1).await?;
+    until("the fence at 2", SOON, async || (bucket.fence().await.ok()? == 2).then_some(())).await?;
+    let last = bucket.path()?.join("epoch=1000/vnode=99/partial.bin");
+    ensure!(last.exists(), "the prune was over before the fence moved, so this shows nothing");
+    until("the end of the prune", Duration::from_secs(300), async || {
+        (policy.status().await.ok()?["prune"]["phase"] == "Succeeded").then_some(())
+    })
+    .await?;
+    ensure!(bucket.sealed().await? == [1001, 1002]);
+    let status = policy.status().await?;
+    ensure!(status["prune"]["objects"] == 101_000, "{:#}", status["prune"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_annotation_says_when_a_policy_is_first_seen_is_recorded_and_not_run() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("first").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=9, 4).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, None)).await?;
+    policy.ask("prune@old").await?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    policy.wait_until("the request is recorded", |status| (status["lastRunRequest"] == "prune@old").then_some(())).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("probe").await?;
+    policy.wait_until("an unknown request is recorded", |status| (status["lastRunRequest"] == "probe").then_some(())).await?;
+    policy.wait_for_event("PruneFailed").await?;
+    policy.ask("audit").await?;
+    policy.wait_for("AuditClean", "Clean").await?;
+    ensure!(bucket.sealed().await?.len() == 9);
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! The store of a test: a folder or a bucket of the S3 server, and what pipelines left in it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use bytes::Bytes;
+use epochwarden_core::key::partial;
+use epochwarden_core::{Epoch, Vnode};
+use epochwarden_store::{ObjectStoreBackend, Root, RootSettings, StateBackend};
+use epochwarden_testkit::s3server::S3Server;
+use object_store::ObjectStoreExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A root of a test's own.
+pub(crate) struct Bucket {
+    pub(crate) url: String,
+    pub(crate) options: Vec<(String, String)>,
+    pub(crate) root: Root,
+    folder: Option<TempDir>,
+}
+
+impl Bucket {
+    /// A folder.
+    pub(crate) fn folder() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let url = format!("file://{}", folder.path().display());
+        let root = Root::open(&url, [], &RootSettings::default())?;
+        Ok(Self { url, options: Vec::new(), root, folder: Some(folder) })
+    }
+
+    /// A bucket of the shared S3 server.
+    pub(crate) async fn s3(name: &str) -> anyhow::Result<Self> {
+        let server = S3Server::shared().await?;
+        server.create_bucket(name)?;
+        let url = format!("s3://{name}/state");
+        let root = Root::open(&url, server.options(), &RootSettings::default())?;
+        Ok(Self { url, options: server.options(), root, folder: None })
+    }
+
+    /// Where the folder is.
+    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.folder.as_ref().context("a bucket has no folder")?.path().to_owned())
+    }
+
+    /// `spec.store` for this root. The credentials are in the Secret `name`, where there is one.
+    pub(crate) fn store(&self, secret: Option<&str>) -> Value {
+        let options: serde_json::Map<_, _> = self
+            .options
+            .iter()
+            .filter(|(key, _)| !key.contains("access_key"))
+            .map(|(key, value)| (key.clone(), Value::from(value.clone())))
+            .collect();
+        let mut store = json!({ "url": self.url });
+        if !options.is_empty() {
+            store["options"] = Value::Object(options);
+        }
+        if let Some(secret) = secret {
+            store["credentials"] = json!({ "secretRef": { "name": secret } });
+        }
+        store
+    }
+
+    /// Seals epochs as a pipeline without a fence does.
+    pub(crate) async fn seal(&self, epochs: impl IntoIterator<Item = u64>, vnodes: u32) -> anyhow::Result<()> {
+        let all: Vec<u32> = (0..vnodes).collect();
+        let backend = ObjectStoreBackend::new(self.root.prefixed_store(), "pipeline-1", vnodes);
+        for epoch in epochs {
+            for vnode in &all {
+                backend.write_partial(*vnode, epoch, 0, Bytes::from_static(b"state")).await?;
+            }
+            anyhow::ensure!(backend.epoch_complete(epoch, &all).await?, "epoch {epoch} was not sealed");
+        }
+        Ok(())
+    }
+
+    /// Deletes a partial behind everybody's back.
+    pub(crate) async fn lose_partial(&self, epoch: u64, vnode: u32) -> anyhow::Result<()> {
+        let path = self.root.path(&partial(Epoch::new(epoch), Vnode::new(vnode)))?;
+        self.root.store().delete(&path).await?;
+        Ok(())
+    }
+
+    /// The sealed epochs that are there, ascending.
+    pub(crate) async fn sealed(&self) -> anyhow::Result<Vec<u64>> {
+        let inventory = epochwarden_store::list_inventory(&self.root, None).await?;
+        Ok(inventory.epochs().filter(|(_, entry)| entry.is_sealed()).map(|(epoch, _)| epoch.get()).collect())
+    }
+
+    /// All epochs that are there, sealed or not, ascending.
+    pub(crate) async fn epochs(&self) -> anyhow::Result<Vec<u64>> {
+        Ok(epochwarden_store::list_epochs(&self.root).await?.into_iter().map(Epoch::get).collect())
+    }
+
+    /// The fence that stands; 0 when there is none.
+    pub(crate) async fn fence(&self) -> anyhow::Result<u64> {
+        Ok(epochwarden_store::list_registers(&self.root).await?.reading().fence.get())
+    }
+}

@@ -1,0 +1,41 @@
+//! What the end-to-end tests stand on: the real operator, as a process, against a real API server and real stores.
+
+pub(crate) mod bucket;
+pub(crate) mod lease;
+pub(crate) mod operator;
+pub(crate) mod policy;
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use epochwarden_testkit::apiserver::Cluster;
+use tokio::sync::OnceCell;
+
+/// How long a test waits for what should come at once. Long, because the machine may be busy; nothing waits longer than it must.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The API server of this test binary, with the resource installed.
+pub(crate) async fn cluster() -> anyhow::Result<&'static Cluster> {
+    static INSTALLED: OnceCell<()> = OnceCell::const_new();
+    let cluster = Cluster::shared().await?;
+    INSTALLED
+        .get_or_try_init(|| async {
+            let applied = cluster.kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")]).await?;
+            ensure!(applied.status.success(), "applying the CRD: {}", applied.stderr);
+            let established =
+                cluster.kubectl(&["wait", "--for=condition=Established", "crd/stateepochpolicies.epochwarden.io", "--timeout=30s"]).await?;
+            ensure!(established.status.success(), "waiting for the CRD: {}", established.stderr);
+            Ok(())
+        })
+        .await?;
+    Ok(cluster)
+}
+
+/// Creates a Secret with the credentials of a bucket.
+pub(crate) async fn secret(cluster: &Cluster, namespace: &str, name: &str, bucket: &bucket::Bucket) -> anyhow::Result<()> {
+    let mut args = vec!["-n".to_owned(), namespace.to_owned(), "create".into(), "secret".into(), "generic".into(), name.to_owned()];
+    args.extend(bucket.options.iter().filter(|(key, _)| key.contains("access_key")).map(|(key, value)| format!("--from-literal={key}={value}")));
+    let created = cluster.kubectl(&args).await?;
+    ensure!(created.status.success(), "creating the Secret: {}", created.stderr);
+    Ok(())
+}

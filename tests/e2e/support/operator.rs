@@ -1,0 +1,76 @@
+//! The operator as a process.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use epochwarden_testkit::apiserver::Cluster;
+use epochwarden_testkit::process::Process;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::SOON;
+
+/// A running operator that works for one namespace.
+pub(crate) struct Operator {
+    pub(crate) process: Process,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Operator {
+    /// Starts the operator for `namespace` and waits until it is ready.
+    pub(crate) async fn start(cluster: &Cluster, namespace: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_binary(Path::new(env!("CARGO_BIN_EXE_epochwarden")), cluster, namespace, flags).await
+    }
+
+    /// The same, with another build of it.
+    pub(crate) async fn start_binary(binary: &Path, cluster: &Cluster, namespace: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // Free now; a test that loses the race for it sees the operator end with the reason.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new(binary);
+        command
+            .arg("controller")
+            .args(["--http", &format!("127.0.0.1:{port}"), "--watch-namespace", namespace])
+            .args(flags)
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("RUST_LOG", "info,epochwarden=debug,epochwarden_store=debug")
+            .env_remove("AWS_ACCESS_KEY_ID");
+        let process = Process::spawn("epochwarden", &mut command, &folder.path().join("operator.log"))?;
+        let mut operator = Self { process, port, _folder: folder };
+        let port = operator.port;
+        operator.process.wait_ready(SOON, async || get(port, "/readyz").await.is_ok_and(|(status, _)| status == 200)).await?;
+        Ok(operator)
+    }
+
+    /// Asks it over HTTP: the status and the body.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        get(self.port, path).await
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub(crate) async fn terminate(mut self, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        self.process.signal("TERM")?;
+        self.process.wait_exit(deadline).await
+    }
+
+    /// Its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+async fn get(port: u16, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split_whitespace().nth(1).context("an answer without a status")?.parse()?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
+    ensure!(!answer.is_empty());
+    Ok((status, body.to_owned()))
+}
