@@ -11,7 +11,7 @@ use epochwarden_store::prune::{
     self, Always, Approval, Identity, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules, Stop,
 };
 use epochwarden_store::registers::Record;
-use epochwarden_store::{Clock, ErrorClass, Registers, Root, StoreError, SystemClock};
+use epochwarden_store::{Clock, Registers, Root, StoreError, SystemClock};
 use serde::Serialize;
 
 use super::exit::{CliError, Exit, of_class};
@@ -28,7 +28,7 @@ const PUBLISHER: &str = "epochwarden-cli";
 
 /// Plans, asks, and deletes what the plan says: the floor first, then the seals, then the rest
 ///
-/// A root that a policy owns is refused. Ends with 4 when a safety rule forbids it, and then nothing was deleted.
+/// A root that a policy owns is refused. Ends with 4 when a safety rule forbids it, or forbids to go on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -23,7 +23,9 @@ pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result
     let secret = match Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await {
         Ok(Some(secret)) => secret,
         Ok(None) => {
-            let message = format!("there is no Secret {namespace}/{name}: create it, or correct spec.store.credentials.secretRef");
+            let message = format!(
+                "there is no Secret {namespace}/{name}: create it, or correct spec.store.credentials.secretRef"
+            );
             return Err(StoreProblem { reason: StoreReady::SecretNotFound, message });
         }
         Err(error) => {
@@ -44,12 +46,16 @@ fn options(data: BTreeMap<String, ByteString>) -> Result<Vec<(String, String)>, 
     for (key, ByteString(value)) in data {
         let lower = key.to_ascii_lowercase();
         if !SECRET_KEYS.contains(&lower.as_str()) {
-            return Err(format!("the key {key:?} is not allowed; remove it, the allowed keys are {}", SECRET_KEYS.join(", ")));
+            return Err(format!(
+                "the key {key:?} is not allowed; remove it, the allowed keys are {}",
+                SECRET_KEYS.join(", ")
+            ));
         }
         if options.iter().any(|(known, _)| *known == lower) {
             return Err(format!("the key {lower:?} is there twice, in different case; remove one"));
         }
-        let value = String::from_utf8(value).map_err(|_| format!("the value of {key:?} is not UTF-8; write it again"))?;
+        let value =
+            String::from_utf8(value).map_err(|_| format!("the value of {key:?} is not UTF-8; write it again"))?;
         // A newline at the end is what `echo` and editors leave behind; no credential ends in one.
         options.push((lower, value.trim_end_matches(['\r', '\n']).to_owned()));
     }
@@ -72,11 +78,13 @@ pub(super) fn check_file_root(url: &str, roots: &[std::path::PathBuf]) -> Result
         .and_then(|url| url.to_file_path().ok())
         .ok_or_else(|| refuse(format!("{url} is not the URL of a folder: write file:///absolute/path")))?;
     if roots.is_empty() {
-        return Err(refuse(format!("{url}: this operator allows no folders; start it with --allow-file-root, or use a bucket")));
+        return Err(refuse(format!(
+            "{url}: this operator allows no folders; start it with --allow-file-root, or use a bucket"
+        )));
     }
-    let resolved = path
-        .canonicalize()
-        .map_err(|error| refuse(format!("{url}: the folder cannot be opened ({error}); create it where the operator runs")))?;
+    let resolved = path.canonicalize().map_err(|error| {
+        refuse(format!("{url}: the folder cannot be opened ({error}); create it where the operator runs"))
+    })?;
     let allowed = roots.iter().any(|root| root.canonicalize().is_ok_and(|root| resolved.starts_with(root)));
     if allowed {
         Ok(())
@@ -104,7 +112,9 @@ mod tests {
 
     #[test]
     fn a_key_outside_the_list_is_refused_by_name_and_without_its_value() {
-        for key in ["aws_endpoint", "aws_bucket", "google_application_credentials", "aws_web_identity_token_file", "password"] {
+        for key in
+            ["aws_endpoint", "aws_bucket", "google_application_credentials", "aws_web_identity_token_file", "password"]
+        {
             let error = options(data(&[(key, "hush")])).unwrap_err();
             assert!(error.contains(key) && !error.contains("hush"), "{error}");
         }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_core::lease::{self, Expiry, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
 use epochwarden_core::Version;
+use epochwarden_core::lease::{self, Expiry, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
 use epochwarden_core::register::RegisterKind;
 use epochwarden_store::registers::Record;
 use epochwarden_store::{ErrorClass, Published, Registers, StoreError};
@@ -92,7 +92,13 @@ struct Stopped {
 
 impl FenceTask {
     fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
-        Self { context, handle, lease: None, known: None, backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)) }
+        Self {
+            context,
+            handle,
+            lease: None,
+            known: None,
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+        }
     }
 
     /// Looks at policy, Lease and fence, does what is to be done, and says how long nothing will be due.
@@ -106,7 +112,8 @@ impl FenceTask {
             });
         };
         if policy.spec.suspend {
-            let message = "the policy is suspended: the fence does not move, so a deposed leader is not stopped".to_owned();
+            let message =
+                "the policy is suspended: the fence does not move, so a deposed leader is not stopped".to_owned();
             return self.stopped(Stopped { reason: FenceCurrent::Suspended, message, again: None });
         }
         match self.advance(&policy, &subscription).await {
@@ -145,7 +152,9 @@ impl FenceTask {
             return Err(self.refused(&lost.into()));
         }
         let heard = self.seen().heard;
-        if heard.is_none_or(|heard| self.context.monotonic.now().saturating_sub(heard) >= self.context.settings.lease_poll) {
+        if heard
+            .is_none_or(|heard| self.context.monotonic.now().saturating_sub(heard) >= self.context.settings.lease_poll)
+        {
             self.fetch(key).await?;
         }
         let mut fetched = false;
@@ -214,7 +223,8 @@ impl FenceTask {
             };
             self.known = Some(Known { stores, registers, fence });
         }
-        let stopped = || Stopped { reason: FenceCurrent::Pending, message: "the store is being opened".into(), again: None };
+        let stopped =
+            || Stopped { reason: FenceCurrent::Pending, message: "the store is being opened".into(), again: None };
         self.known.as_mut().ok_or_else(stopped)
     }
 
@@ -226,7 +236,9 @@ impl FenceTask {
             // The highest record of all cannot go away, so the listing that named it is not to be trusted any more.
             Ok(None) => {
                 self.known = None;
-                return Err(self.failed(format!("the fence record of version {} was listed and is not there", term.version)));
+                return Err(
+                    self.failed(format!("the fence record of version {} was listed and is not there", term.version))
+                );
             }
             Err(error) => return Err(self.store_failed("reading the fence record", &error)),
         }
@@ -276,7 +288,12 @@ impl FenceTask {
             observed.seen.fence = observed.seen.fence.max(term.version);
         });
         let note = match lag {
-            Some(lag) => format!("the fence is at version {} for {:?}, {} ms after its Lease changed", term.version, term.holder, lag.as_millis()),
+            Some(lag) => format!(
+                "the fence is at version {} for {:?}, {} ms after its Lease changed",
+                term.version,
+                term.holder,
+                lag.as_millis()
+            ),
             None => format!("the fence is at version {} for {:?}", term.version, term.holder),
         };
         self.context.notices.send(&self.handle.reference, Reason::FencePublished, note);
@@ -306,7 +323,9 @@ impl FenceTask {
             observed.seen.fence = observed.seen.fence.max(term.version);
             let published = observed.published.as_ref();
             // Somebody else published it, or an earlier life of this operator did: when is in the record alone.
-            if published.is_none_or(|published| published.version != term.version || published.holder.as_ref() != Some(&term.holder)) {
+            if published.is_none_or(|published| {
+                published.version != term.version || published.holder.as_ref() != Some(&term.holder)
+            }) {
                 observed.published = Some(fence_status(term, self.recorded_at(), None));
             }
             let message = format!("the fence is at version {} for {:?}", term.version, term.holder);

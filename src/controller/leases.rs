@@ -83,8 +83,14 @@ impl Leases {
         let asked = self.monotonic.now();
         let lease = Api::<Lease>::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await?;
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
-        if self.observe(key, lease.as_ref()) && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE) {
-            tracing::info!(namespace = key.namespace, lease = key.name, "a Lease changed and the watch was silent: restarting the watch");
+        if self.observe(key, lease.as_ref())
+            && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE)
+        {
+            tracing::info!(
+                namespace = key.namespace,
+                lease = key.name,
+                "a Lease changed and the watch was silent: restarting the watch"
+            );
             self.restart.notify_one();
         }
         Ok(())
@@ -159,7 +165,10 @@ impl LeaseSeen {
             uid: lease.uid().unwrap_or_default(),
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             transitions: spec.lease_transitions,
-            duration: spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs),
+            duration: spec
+                .lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map(Duration::from_secs),
             annotation: lease.annotations().get(ASSIGNMENT_VERSION).cloned(),
             renewed: now,
             holder_since: now,

@@ -68,7 +68,12 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// When the API server cannot be reached at the start, or has no such resource.
-pub async fn run(client: Client, settings: Settings, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let cluster = Api::<Namespace>::all(client.clone())
         .get("kube-system")
         .await
@@ -97,8 +102,10 @@ pub async fn run(client: Client, settings: Settings, listener: TcpListener, shut
         shutdown.clone(),
     ));
     let registry = Arc::new(Registry::default());
-    let controls =
-        namespaces.iter().zip(&listed).map(|(namespace, listed)| control(&context, &registry, namespace.as_deref(), listed, &shutdown));
+    let controls = namespaces
+        .iter()
+        .zip(&listed)
+        .map(|(namespace, listed)| control(&context, &registry, namespace.as_deref(), listed, &shutdown));
     futures::future::join_all(controls).await;
 
     let handles = registry.all();
@@ -125,7 +132,8 @@ async fn control(
     listed: &Listed,
     shutdown: &CancellationToken,
 ) {
-    let config = watcher::Config { label_selector: context.settings.policy_selector.clone(), ..watcher::Config::default() };
+    let config =
+        watcher::Config { label_selector: context.settings.policy_selector.clone(), ..watcher::Config::default() };
     let api: Api<StateEpochPolicy> = match namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
@@ -150,8 +158,11 @@ async fn control(
         }
     });
     let sweeper = sweep(registry, namespace, reader.clone(), listed, shutdown);
-    let reconciler =
-        Arc::new(Reconciler { context: Arc::clone(context), registry: Arc::clone(registry), shutdown: shutdown.clone() });
+    let reconciler = Arc::new(Reconciler {
+        context: Arc::clone(context),
+        registry: Arc::clone(registry),
+        shutdown: shutdown.clone(),
+    });
     let controller = Controller::for_stream(stream, reader)
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(wakes)
@@ -166,7 +177,10 @@ async fn control(
 }
 
 #[allow(clippy::unused_async, reason = "the controller takes a future")]
-async fn reconcile(policy: Arc<StateEpochPolicy>, reconciler: Arc<Reconciler>) -> Result<Action, reconcile::ReconcileError> {
+async fn reconcile(
+    policy: Arc<StateEpochPolicy>,
+    reconciler: Arc<Reconciler>,
+) -> Result<Action, reconcile::ReconcileError> {
     let name = PolicyName { namespace: policy.namespace().unwrap_or_default(), name: policy.name_any() };
     let started = Instant::now();
     let outcome = reconciler.reconcile(&policy);
@@ -216,6 +230,8 @@ async fn sweep(
             _ = ticks.tick() => {}
         }
         let known: HashSet<String> = policies.state().iter().filter_map(|policy| policy.uid()).collect();
-        registry.retain(|handle| namespace.is_some_and(|namespace| handle.name.namespace != namespace) || known.contains(&handle.uid));
+        registry.retain(|handle| {
+            namespace.is_some_and(|namespace| handle.name.namespace != namespace) || known.contains(&handle.uid)
+        });
     }
 }

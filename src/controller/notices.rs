@@ -82,8 +82,14 @@ impl Reason {
     /// What the operator was doing: the Event's action.
     const fn action(self) -> &'static str {
         match self {
-            Self::FencePublished | Self::LeaseRegressed | Self::FenceConflict | Self::VersionJump | Self::RegisterLost => "Fence",
-            Self::PrunePlanned | Self::PruneStarted | Self::PruneCompleted | Self::PruneHeld | Self::PruneFailed => "Prune",
+            Self::FencePublished
+            | Self::LeaseRegressed
+            | Self::FenceConflict
+            | Self::VersionJump
+            | Self::RegisterLost => "Fence",
+            Self::PrunePlanned | Self::PruneStarted | Self::PruneCompleted | Self::PruneHeld | Self::PruneFailed => {
+                "Prune"
+            }
             Self::AuditFinding | Self::AuditClean => "Audit",
             Self::StoreUnreachable | Self::RootConflict => "Open",
             Self::Suspended => "Suspend",
@@ -92,7 +98,11 @@ impl Reason {
 
     const fn type_(self) -> EventType {
         match self {
-            Self::FencePublished | Self::PrunePlanned | Self::PruneStarted | Self::PruneCompleted | Self::AuditClean => EventType::Normal,
+            Self::FencePublished
+            | Self::PrunePlanned
+            | Self::PruneStarted
+            | Self::PruneCompleted
+            | Self::AuditClean => EventType::Normal,
             _ => EventType::Warning,
         }
     }
@@ -121,7 +131,11 @@ const NOTE: usize = 1024;
 
 impl Notices {
     /// The queue, and the task that empties it until `shutdown`.
-    pub(crate) fn start(client: Client, instance: Option<String>, shutdown: CancellationToken) -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn start(
+        client: Client,
+        instance: Option<String>,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()>) {
         let (queue, mut notices) = mpsc::channel::<Notice>(QUEUE);
         let recorder = Recorder::new(client, Reporter { controller: "epochwarden".into(), instance });
         let publish = async move {
@@ -159,7 +173,12 @@ impl Notices {
             note.push_str("...");
         }
         if self.queue.try_send(Notice { reference: reference.clone(), reason, note }).is_err() {
-            tracing::warn!(namespace, policy, reason = reason.as_str(), "too many Events wait for the API server: this one is only in the log");
+            tracing::warn!(
+                namespace,
+                policy,
+                reason = reason.as_str(),
+                "too many Events wait for the API server: this one is only in the log"
+            );
         }
     }
 }

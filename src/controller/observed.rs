@@ -87,7 +87,10 @@ impl Observed {
             provider: status.store.and_then(|store| store.provider),
             fence: Said::new(FenceCurrent::Pending, "the Lease is being read"),
             published: status.fence,
-            pruned: said(&status.conditions, &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running]),
+            pruned: said(
+                &status.conditions,
+                &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running],
+            ),
             prune: status.prune.unwrap_or_default(),
             audited: said(&status.conditions, &[AuditClean::Pending, AuditClean::NotScheduled, AuditClean::Suspended]),
             audit: status.audit.unwrap_or_default(),

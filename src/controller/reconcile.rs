@@ -62,7 +62,12 @@ impl Reconciler {
 
     /// The tasks that belong to a policy for as long as it is there.
     fn start(&self, handle: &Arc<Handle>) {
-        tracing::info!(namespace = handle.name.namespace, policy = handle.name.name, uid = handle.uid, "working for the policy");
+        tracing::info!(
+            namespace = handle.name.namespace,
+            policy = handle.name.name,
+            uid = handle.uid,
+            "working for the policy"
+        );
         handle.tasks.spawn(stores::run(Arc::clone(&self.context), Arc::clone(handle)));
         handle.tasks.spawn(fence::run(Arc::clone(&self.context), Arc::clone(handle)));
         let (context, of_task) = (Arc::clone(&self.context), Arc::clone(handle));
@@ -98,11 +103,19 @@ impl Reconciler {
             let (parsed, written, suspended) = match kind {
                 RunKind::Prune => {
                     let prune = &policy.spec.prune;
-                    (validate::prune_schedule(&policy), prune.schedule.clone().zip(Some(prune.time_zone.clone())), prune.suspend)
+                    (
+                        validate::prune_schedule(&policy),
+                        prune.schedule.clone().zip(Some(prune.time_zone.clone())),
+                        prune.suspend,
+                    )
                 }
                 RunKind::Audit => {
                     let audit = &policy.spec.audit;
-                    (validate::audit_schedule(&policy), audit.schedule.clone().zip(Some(audit.time_zone.clone())), audit.suspend)
+                    (
+                        validate::audit_schedule(&policy),
+                        audit.schedule.clone().zip(Some(audit.time_zone.clone())),
+                        audit.suspend,
+                    )
                 }
             };
             // A schedule that means nothing is a condition of the status; no run comes of it.
@@ -148,7 +161,9 @@ impl Reconciler {
             Request::Record(text) => (None, Some(text)),
             Request::Run(kind, text) => (Some(kind), Some(text)),
             Request::Unknown(text) => {
-                let note = format!("{RUN_ANNOTATION}: {text:?} is not known: write prune or audit, and @ and anything behind it to ask again");
+                let note = format!(
+                    "{RUN_ANNOTATION}: {text:?} is not known: write prune or audit, and @ and anything behind it to ask again"
+                );
                 self.context.notices.send(&handle.reference, Reason::PruneFailed, note);
                 (None, Some(text))
             }

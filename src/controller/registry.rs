@@ -119,14 +119,19 @@ impl Registry {
     /// Ends the work for a policy, if there is any. Its bucket is left as it is.
     pub(crate) fn remove(&self, uid: &str) {
         if let Some(handle) = self.handles().remove(uid) {
-            tracing::info!(namespace = handle.name.namespace, policy = handle.name.name, "the policy is gone: its work ends, its bucket stays");
+            tracing::info!(
+                namespace = handle.name.namespace,
+                policy = handle.name.name,
+                "the policy is gone: its work ends, its bucket stays"
+            );
             handle.cancel.cancel();
         }
     }
 
     /// Ends the work for every policy that `exists` does not know.
     pub(crate) fn retain(&self, exists: impl Fn(&Handle) -> bool) {
-        let gone: Vec<String> = self.all().into_iter().filter(|handle| !exists(handle)).map(|handle| handle.uid.clone()).collect();
+        let gone: Vec<String> =
+            self.all().into_iter().filter(|handle| !exists(handle)).map(|handle| handle.uid.clone()).collect();
         for uid in gone {
             self.remove(&uid);
         }

@@ -93,7 +93,10 @@ impl Ended {
 
 /// A store that failed in a run is looked at again at once, where its credentials or its very existence are in doubt.
 fn store_failed(handle: &Handle, error: &StoreError) {
-    if matches!(error.class(), ErrorClass::AccessDenied | ErrorClass::BucketNotFound | ErrorClass::Unreachable | ErrorClass::RootConflict) {
+    if matches!(
+        error.class(),
+        ErrorClass::AccessDenied | ErrorClass::BucketNotFound | ErrorClass::Unreachable | ErrorClass::RootConflict
+    ) {
         handle.look_again.notify_one();
     }
 }

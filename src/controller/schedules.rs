@@ -61,7 +61,13 @@ impl Schedules {
 
 impl Slot {
     /// Looks at a schedule at `now`. `schedule` is `None` where the policy names none, or one that cannot be read.
-    pub(crate) fn look(&mut self, schedule: Option<&Schedule>, written: Option<(String, String)>, now: Timestamp, suspended: bool) -> Look {
+    pub(crate) fn look(
+        &mut self,
+        schedule: Option<&Schedule>,
+        written: Option<(String, String)>,
+        now: Timestamp,
+        suspended: bool,
+    ) -> Look {
         // A promise that was made for another schedule says nothing about this one.
         if self.made_for.is_some() && self.made_for != written {
             self.remembered.promised = None;
@@ -217,7 +223,8 @@ mod tests {
     #[test]
     fn a_run_that_did_not_end_is_owed_also_without_a_schedule() {
         let now = at("2026-01-01T00:00:30Z");
-        let remembered = Remembered { promised: None, last: LastRun::Unfinished { started: at("2026-01-01T00:00:00Z") } };
+        let remembered =
+            Remembered { promised: None, last: LastRun::Unfinished { started: at("2026-01-01T00:00:00Z") } };
         let mut slot = Slot { remembered, ..Slot::default() };
         assert!(slot.look(None, None, now, false).due);
         slot.finished();
@@ -244,7 +251,10 @@ mod tests {
         let now = at("2026-01-01T00:00:30Z");
         let longest = Duration::from_secs(60);
         assert_eq!(until([], now, longest), longest);
-        assert_eq!(until([at("2026-01-01T00:00:40Z"), at("2026-01-01T01:00:00Z")], now, longest), Duration::from_secs(10));
+        assert_eq!(
+            until([at("2026-01-01T00:00:40Z"), at("2026-01-01T01:00:00Z")], now, longest),
+            Duration::from_secs(10)
+        );
         assert_eq!(until([at("2026-01-02T00:00:00Z")], now, longest), longest);
         assert_eq!(until([at("2025-01-01T00:00:00Z")], now, longest), Duration::ZERO);
     }

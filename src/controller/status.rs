@@ -11,7 +11,12 @@ use crate::api::{StateEpochPolicy, StateEpochPolicyStatus};
 
 /// Computes the whole status. `previous` gives the times of conditions that stay as they are.
 #[must_use]
-pub(crate) fn status(policy: &StateEpochPolicy, observed: &Observed, previous: &[Condition], now: Timestamp) -> StateEpochPolicyStatus {
+pub(crate) fn status(
+    policy: &StateEpochPolicy,
+    observed: &Observed,
+    previous: &[Condition],
+    now: Timestamp,
+) -> StateEpochPolicyStatus {
     let generation = policy.metadata.generation.unwrap_or_default();
     let at = Observation { generation, previous, now };
     let lost = observed.lost.is_some() || observed.fence.reason == FenceCurrent::RegisterLost;
@@ -58,7 +63,10 @@ fn prune_healthy(policy: &StateEpochPolicy, observed: &Observed) -> Said<PruneHe
         return Said::new(PruneHealthy::Suspended, "prune is suspended (spec.prune.suspend)");
     }
     if matches!(observed.prune.phase, Some(Phase::Running | Phase::Pending)) {
-        return Said::new(PruneHealthy::Running, observed.prune.message.clone().unwrap_or_else(|| "a prune is under way".into()));
+        return Said::new(
+            PruneHealthy::Running,
+            observed.prune.message.clone().unwrap_or_else(|| "a prune is under way".into()),
+        );
     }
     match (&observed.pruned, schedule) {
         (Some(said), _) => said.clone(),
@@ -113,7 +121,6 @@ fn without_times(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
     }
     status
 }
-
 
 #[cfg(test)]
 mod tests;

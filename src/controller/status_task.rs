@@ -82,7 +82,11 @@ fn without_progress(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
     status
 }
 
-async fn write(context: &Context, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), kube::Error> {
+async fn write(
+    context: &Context,
+    policy: &StateEpochPolicy,
+    status: &StateEpochPolicyStatus,
+) -> Result<(), kube::Error> {
     let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
     let name = policy.metadata.name.as_deref().unwrap_or_default();
     let patch = serde_json::json!({

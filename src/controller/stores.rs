@@ -132,11 +132,20 @@ impl Keeper {
         match self.open(&policy, look).await {
             Ok(stores) => {
                 self.checked = Some(stores.clone());
-                let same = self.handle.stores.borrow().as_ref().is_some_and(|held| held.is_same(&stores) && held.claimed == stores.claimed);
+                let same = self
+                    .handle
+                    .stores
+                    .borrow()
+                    .as_ref()
+                    .is_some_and(|held| held.is_same(&stores) && held.claimed == stores.claimed);
                 if !same {
                     self.handle.stores.send_replace(Some(stores.clone()));
                 }
-                self.observe(StoreReady::Reachable, format!("{} can be used", policy.spec.store.url), Some(stores.runs.provider()));
+                self.observe(
+                    StoreReady::Reachable,
+                    format!("{} can be used", policy.spec.store.url),
+                    Some(stores.runs.provider()),
+                );
                 Ok(())
             }
             Err(problem) => {
@@ -159,9 +168,10 @@ impl Keeper {
     async fn open(&self, policy: &StateEpochPolicy, look: Look) -> Result<Stores, StoreProblem> {
         let store = &policy.spec.store;
         let credentials = match &store.credentials {
-            Some(credentials) => {
-                Some(credentials::read(&self.context.client, &self.handle.name.namespace, &credentials.secret_ref.name).await?)
-            }
+            Some(credentials) => Some(
+                credentials::read(&self.context.client, &self.handle.name.namespace, &credentials.secret_ref.name)
+                    .await?,
+            ),
             None => None,
         };
         let identity = Identity {
@@ -184,7 +194,8 @@ impl Keeper {
             credentials::check_file_root(&identity.url, &settings.allow_file_roots)?;
         }
         let mut options = identity.options.clone();
-        let ambient = credentials.is_none() && credentials::is_under(&identity.url, &settings.allow_ambient_credentials);
+        let ambient =
+            credentials.is_none() && credentials::is_under(&identity.url, &settings.allow_ambient_credentials);
         options.extend(credentials.map(|credentials| credentials.options).unwrap_or_default());
         let open = |root: RootSettings| {
             let root = RootSettings { ambient_credentials: ambient, ..root };
@@ -251,7 +262,9 @@ impl Keeper {
                 self.handle.wake(&self.context);
                 tracing::info!(namespace = self.handle.name.namespace, policy = self.handle.name.name, "{message}");
             }
-            StoreReady::RootConflict => self.context.notices.send(&self.handle.reference, Reason::RootConflict, message),
+            StoreReady::RootConflict => {
+                self.context.notices.send(&self.handle.reference, Reason::RootConflict, message)
+            }
             _ => self.context.notices.send(&self.handle.reference, Reason::StoreUnreachable, message),
         }
     }

@@ -98,7 +98,11 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("fence_version", "Highest assignment version known to be durable in the bucket", self.fence_version.clone());
+        r.register(
+            "fence_version",
+            "Highest assignment version known to be durable in the bucket",
+            self.fence_version.clone(),
+        );
         r.register_with_unit(
             "fence_last_lag",
             "Of the last published fence: time from the Lease event to the durable record",
@@ -119,24 +123,52 @@ impl Metrics {
             self.latest_committed_timestamp_seconds.clone(),
         );
         r.register("epochs", "Epochs in the bucket by state, as of the last listing", self.epochs.clone());
-        r.register_with_unit("store", "Size of all epochs, as of the last listing", Unit::Bytes, self.store_bytes.clone());
+        r.register_with_unit(
+            "store",
+            "Size of all epochs, as of the last listing",
+            Unit::Bytes,
+            self.store_bytes.clone(),
+        );
         r.register("prune_runs", "Prune runs, by result", self.prune_runs.clone());
         r.register("prune_deleted_objects", "Objects that prunes deleted", self.prune_deleted_objects.clone());
-        r.register_with_unit("prune_deleted", "Size of the objects that prunes deleted", Unit::Bytes, self.prune_deleted_bytes.clone());
-        r.register_with_unit("prune_duration", "Duration of prune runs", Unit::Seconds, self.prune_duration_seconds.clone());
+        r.register_with_unit(
+            "prune_deleted",
+            "Size of the objects that prunes deleted",
+            Unit::Bytes,
+            self.prune_deleted_bytes.clone(),
+        );
+        r.register_with_unit(
+            "prune_duration",
+            "Duration of prune runs",
+            Unit::Seconds,
+            self.prune_duration_seconds.clone(),
+        );
         r.register("prune_held", "1 while prune deletes nothing for this reason", self.prune_held.clone());
         r.register("audit_runs", "Audit runs, by result", self.audit_runs.clone());
         r.register("audit_findings", "Findings of the last audit, by kind", self.audit_findings.clone());
-        r.register("store_requests", "Requests to the object store, by operation and result", self.store_requests.clone());
+        r.register(
+            "store_requests",
+            "Requests to the object store, by operation and result",
+            self.store_requests.clone(),
+        );
         r.register_with_unit(
             "store_request_duration",
             "Duration of requests to object stores, by operation",
             Unit::Seconds,
             self.store_request_duration_seconds.clone(),
         );
-        r.register("condition", "The current reason of each condition: 1 where the status is True, else 0", self.condition.clone());
+        r.register(
+            "condition",
+            "The current reason of each condition: 1 where the status is True, else 0",
+            self.condition.clone(),
+        );
         r.register("reconcile", "Reconciliations, by result", self.reconcile.clone());
-        r.register_with_unit("reconcile_duration", "Duration of reconciliations", Unit::Seconds, self.reconcile_duration_seconds.clone());
+        r.register_with_unit(
+            "reconcile_duration",
+            "Duration of reconciliations",
+            Unit::Seconds,
+            self.reconcile_duration_seconds.clone(),
+        );
         r.register("build", "The version of this operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 
@@ -259,6 +291,11 @@ mod tests {
         metrics.condition.forget_where_first_is(&orders, "Ready");
         metrics.condition.of(&orders, &["Ready", "Reachable"]).set(1.0);
         let text = metrics.encode().unwrap();
-        assert!(!text.contains("Unreachable") && text.contains(r#"reason="Reachable""#) && text.contains(r#"reason="Clean""#), "{text}");
+        assert!(
+            !text.contains("Unreachable")
+                && text.contains(r#"reason="Reachable""#)
+                && text.contains(r#"reason="Clean""#),
+            "{text}"
+        );
     }
 }

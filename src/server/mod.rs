@@ -37,7 +37,8 @@ impl Readiness {
     #[must_use]
     pub fn after(listings: usize) -> (Self, Vec<Listed>) {
         let awaited = Arc::new(AtomicUsize::new(listings.max(1)));
-        let parts = (0..listings).map(|_| Listed { awaited: Arc::clone(&awaited), done: AtomicBool::new(false) }).collect();
+        let parts =
+            (0..listings).map(|_| Listed { awaited: Arc::clone(&awaited), done: AtomicBool::new(false) }).collect();
         (Self { awaited }, parts)
     }
 

@@ -40,13 +40,17 @@ impl Stage {
         secret: Option<&str>,
     ) -> Result<Self> {
         let root = bucket.path().map(|path| path.display().to_string()).unwrap_or_else(|_| "/nonexistent".into());
-        let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root, "--lease-poll", "2s"]).await?;
+        let operator =
+            Operator::start(cluster, &namespace, &["--allow-file-root", &root, "--lease-poll", "2s"]).await?;
         let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, version_from, secret)).await?;
         Ok(Self { policy, bucket, leader, operator })
     }
 
     async fn fence_is(&self, version: u64) -> Result<()> {
-        until(&format!("the fence at {version}"), SOON, async || (self.bucket.fence().await.ok()? == version).then_some(())).await
+        until(&format!("the fence at {version}"), SOON, async || {
+            (self.bucket.fence().await.ok()? == version).then_some(())
+        })
+        .await
     }
 }
 
@@ -70,7 +74,9 @@ async fn the_fence_follows_the_lease_and_the_status_says_so() -> Result<()> {
     stage.leader.lead("pod-b", 1).await?;
     let fence = stage
         .policy
-        .wait_until("the fence of pod-b", |status| (status["fence"]["holder"] == "pod-b").then(|| status["fence"].clone()))
+        .wait_until("the fence of pod-b", |status| {
+            (status["fence"]["holder"] == "pod-b").then(|| status["fence"].clone())
+        })
         .await?;
     ensure!(fence["version"] == 2 && fence["leaseTransitions"] == 1 && fence["lagMilliseconds"].is_u64(), "{fence}");
     stage.fence_is(2).await?;
@@ -79,7 +85,13 @@ async fn the_fence_follows_the_lease_and_the_status_says_so() -> Result<()> {
     let (_, ready) = stage.policy.wait_for("Ready", "Reachable").await?;
     ensure!(ready.contains(&stage.bucket.url), "{ready}");
     let (_, metrics) = stage.operator.get("/metrics").await?;
-    ensure!(metrics.contains(&format!("epochwarden_fence_version{{namespace=\"{}\",policy=\"orders\"}} 2.0", stage.policy.namespace)), "{metrics}");
+    ensure!(
+        metrics.contains(&format!(
+            "epochwarden_fence_version{{namespace=\"{}\",policy=\"orders\"}} 2.0",
+            stage.policy.namespace
+        )),
+        "{metrics}"
+    );
     Ok(())
 }
 
@@ -167,14 +179,18 @@ async fn a_fence_that_was_seen_and_is_gone_is_lost_and_never_off() -> Result<()>
     let stage = Stage::set("lost", "LeaseTransitions").await?;
     stage.leader.lead("pod-a", 2).await?;
     stage.policy.wait_for("FenceCurrent", "Published").await?;
-    stage.policy.wait_until("the fence in the status", |status| (status["fence"]["version"] == 3).then_some(())).await?;
+    stage
+        .policy
+        .wait_until("the fence in the status", |status| (status["fence"]["version"] == 3).then_some(()))
+        .await?;
     let path = stage.bucket.path()?;
     let Stage { policy, bucket, leader, operator } = stage;
     operator.terminate(Duration::from_secs(10)).await?;
     std::fs::remove_dir_all(path.join("_epochwarden/fence"))?;
 
     let cluster = cluster().await?;
-    let _operator = Operator::start(cluster, &policy.namespace, &["--allow-file-root", &path.display().to_string()]).await?;
+    let _operator =
+        Operator::start(cluster, &policy.namespace, &["--allow-file-root", &path.display().to_string()]).await?;
     let (status, message) = policy.wait_for("FenceCurrent", "RegisterLost").await?;
     ensure!(status == "False" && message.contains("3"), "{message}");
     policy.wait_for("Ready", "RegisterLost").await?;

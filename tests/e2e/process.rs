@@ -12,33 +12,34 @@ use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 use crate::support::{SOON, cluster};
 
-/// 400 epochs of 50 vnodes: enough that a prune is still under way when it is told to stop.
-fn fill(bucket: &Bucket) -> Result<()> {
-    for epoch in 1..=400 {
-        let folder = bucket.path()?.join(format!("epoch={epoch}"));
-        for vnode in 0..50 {
-            let vnode = folder.join(format!("vnode={vnode}"));
-            std::fs::create_dir_all(&vnode)?;
-            std::fs::write(vnode.join("partial.bin"), b"x")?;
-        }
-        std::fs::write(folder.join("_COMMIT"), b"pipeline-1")?;
-    }
-    Ok(())
+/// A prune of 398 epochs that has begun to delete: enough that it is still under way when it is told to stop.
+struct Busy {
+    policy: Policy<'static>,
+    bucket: Bucket,
+    operator: Operator,
+    root: String,
 }
 
-#[tokio::test]
-async fn on_sigterm_a_prune_stops_between_requests_and_the_next_operator_finishes_it() -> Result<()> {
+async fn busy(prefix: &str) -> Result<Busy> {
     let cluster = cluster().await?;
-    let namespace = cluster.namespace("sigterm").await?;
+    let namespace = cluster.namespace(prefix).await?;
     let bucket = Bucket::folder()?;
-    fill(&bucket)?;
+    bucket.fill(400, 50)?;
     let root = bucket.path()?.display().to_string();
     let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
     let spec = json!({ "store": bucket.store(None), "vnodes": 50, "retention": { "keepLast": 2 }, "prune": { "minAge": "0s" } });
     let policy = Policy::apply(cluster, &namespace, "orders", spec).await?;
     policy.wait_for("Ready", "Reachable").await?;
     policy.ask("prune").await?;
-    policy.wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(())).await?;
+    policy
+        .wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(()))
+        .await?;
+    Ok(Busy { policy, bucket, operator, root })
+}
+
+#[tokio::test]
+async fn on_sigterm_a_prune_stops_between_requests_and_the_next_operator_finishes_it() -> Result<()> {
+    let Busy { policy, bucket, operator, root } = busy("sigterm").await?;
     let told = Instant::now();
     let status = operator.terminate(Duration::from_secs(10)).await?;
     ensure!(status.success(), "{status}");
@@ -48,7 +49,7 @@ async fn on_sigterm_a_prune_stops_between_requests_and_the_next_operator_finishe
     let (_, message) = policy.wait_for("PruneHealthy", "Running").await?;
     ensure!(message.contains("the next one"), "{message}");
 
-    let _next = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
+    let _next = Operator::start(cluster().await?, &policy.namespace, &["--allow-file-root", &root]).await?;
     until("the rest is pruned", SOON, async || (bucket.epochs().await.ok()? == [399, 400]).then_some(())).await?;
     policy.wait_for("PruneHealthy", "Succeeded").await?;
     Ok(())
@@ -56,17 +57,7 @@ async fn on_sigterm_a_prune_stops_between_requests_and_the_next_operator_finishe
 
 #[tokio::test]
 async fn a_deleted_policy_stops_its_prune_and_leaves_no_metric_and_the_bucket_alone() -> Result<()> {
-    let cluster = cluster().await?;
-    let namespace = cluster.namespace("deleted").await?;
-    let bucket = Bucket::folder()?;
-    fill(&bucket)?;
-    let root = bucket.path()?.display().to_string();
-    let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
-    let spec = json!({ "store": bucket.store(None), "vnodes": 50, "retention": { "keepLast": 2 }, "prune": { "minAge": "0s" } });
-    let policy = Policy::apply(cluster, &namespace, "orders", spec).await?;
-    policy.wait_for("Ready", "Reachable").await?;
-    policy.ask("prune").await?;
-    policy.wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(())).await?;
+    let Busy { policy, bucket, operator, .. } = busy("deleted").await?;
     policy.delete().await?;
     until("no metric of the policy", SOON, async || {
         let (_, metrics) = operator.get("/metrics").await.ok()?;
@@ -74,7 +65,10 @@ async fn a_deleted_policy_stops_its_prune_and_leaves_no_metric_and_the_bucket_al
     })
     .await?;
     ensure!(bucket.path()?.join("epoch=400/_COMMIT").exists());
-    ensure!(bucket.path()?.join("epoch=398/vnode=49/partial.bin").exists(), "the prune went on after its policy was deleted");
+    ensure!(
+        bucket.path()?.join("epoch=398/vnode=49/partial.bin").exists(),
+        "the prune went on after its policy was deleted"
+    );
     Ok(())
 }
 

@@ -44,17 +44,28 @@ async fn a_prune_on_request_keeps_what_retention_keeps_and_nothing_else() -> Res
 
     let status = policy.status().await?;
     let prune = &status["prune"];
-    ensure!(prune["phase"] == "Succeeded" && prune["epochs"] == 5 && prune["objects"] == 25 && prune["failed"] == 0, "{prune:#}");
+    ensure!(
+        prune["phase"] == "Succeeded" && prune["epochs"] == 5 && prune["objects"] == 25 && prune["failed"] == 0,
+        "{prune:#}"
+    );
     ensure!(prune["floor"] == "7", "{prune:#}");
     let plan = &status["plan"];
     ensure!(plan["before"] == "7" && plan["epochs"] == 5, "{plan:#}");
-    ensure!(plan["keep"] == json!([
-        { "from": "2", "to": "2", "reason": "Pinned" },
-        { "from": "7", "to": "8", "reason": "KeepLast" },
-        { "from": "9", "to": "9", "reason": "Latest" },
-    ]), "{plan:#}");
+    ensure!(
+        plan["keep"]
+            == json!([
+                { "from": "2", "to": "2", "reason": "Pinned" },
+                { "from": "7", "to": "8", "reason": "KeepLast" },
+                { "from": "9", "to": "9", "reason": "Latest" },
+            ]),
+        "{plan:#}"
+    );
     ensure!(status["epochs"]["latestCommitted"] == "9", "{:#}", status["epochs"]);
-    ensure!(status["history"][0]["kind"] == "Prune" && status["history"][0]["result"] == "Succeeded", "{:#}", status["history"]);
+    ensure!(
+        status["history"][0]["kind"] == "Prune" && status["history"][0]["result"] == "Succeeded",
+        "{:#}",
+        status["history"]
+    );
     ensure!(status["lastRunRequest"] == "prune@1");
     for event in ["PruneStarted", "PruneCompleted"] {
         policy.wait_for_event(event).await?;
@@ -65,7 +76,12 @@ async fn a_prune_on_request_keeps_what_retention_keeps_and_nothing_else() -> Res
     policy.wait_until("a second prune", |status| (status["history"].as_array()?.len() == 2).then_some(())).await?;
     ensure!(bucket.sealed().await? == [2, 7, 8, 9]);
     let (_, metrics) = operator.get("/metrics").await?;
-    ensure!(metrics.contains(&format!("epochwarden_prune_deleted_objects_total{{namespace=\"{namespace}\",policy=\"orders\"}} 25")), "{metrics}");
+    ensure!(
+        metrics.contains(&format!(
+            "epochwarden_prune_deleted_objects_total{{namespace=\"{namespace}\",policy=\"orders\"}} 25"
+        )),
+        "{metrics}"
+    );
     Ok(())
 }
 
@@ -83,7 +99,9 @@ async fn prune_and_audit_run_on_schedule_on_s3() -> Result<()> {
     scheduled["audit"] = json!({ "schedule": "* * * * *", "timeZone": "Europe/Berlin" });
     let policy = Policy::apply(cluster, &namespace, "orders", scheduled).await?;
     policy
-        .wait_until("the next runs", |status| (status["prune"]["nextRunAt"].is_string() && status["audit"]["nextRunAt"].is_string()).then_some(()))
+        .wait_until("the next runs", |status| {
+            (status["prune"]["nextRunAt"].is_string() && status["audit"]["nextRunAt"].is_string()).then_some(())
+        })
         .await?;
     // The slot is at most a minute away.
     until("a scheduled prune and audit", Duration::from_secs(120), async || {
@@ -118,8 +136,18 @@ async fn an_audit_names_the_partial_that_was_deleted_behind_everybodys_back() ->
     ensure!(status == "False" && message.contains('3'), "{message}");
     let status = policy.status().await?;
     let finding = &status["audit"]["findings"][0];
-    ensure!(finding["kind"] == "SealedIncomplete" && finding["severity"] == "critical" && finding["epoch"] == "3" && finding["vnode"] == 2, "{finding:#}");
-    ensure!(status["audit"]["verdict"] == "Critical" && status["audit"]["counts"]["SealedIncomplete"] == 1, "{:#}", status["audit"]);
+    ensure!(
+        finding["kind"] == "SealedIncomplete"
+            && finding["severity"] == "critical"
+            && finding["epoch"] == "3"
+            && finding["vnode"] == 2,
+        "{finding:#}"
+    );
+    ensure!(
+        status["audit"]["verdict"] == "Critical" && status["audit"]["counts"]["SealedIncomplete"] == 1,
+        "{:#}",
+        status["audit"]
+    );
     policy.wait_for_event("AuditFinding").await?;
     // Findings are about the pipeline's data; the policy does its work all the same.
     policy.wait_for("Ready", "Reachable").await?;
@@ -141,7 +169,10 @@ async fn a_dry_run_plans_and_deletes_nothing() -> Result<()> {
     policy.wait_for("PruneHealthy", "DryRun").await?;
     let status = policy.status().await?;
     ensure!(status["plan"]["epochs"] == 5, "{:#}", status["plan"]);
-    ensure!(bucket.sealed().await?.len() == 9 && !bucket.path()?.join("_epochwarden").exists(), "a dry run writes nothing at all");
+    ensure!(
+        bucket.sealed().await?.len() == 9 && !bucket.path()?.join("_epochwarden").exists(),
+        "a dry run writes nothing at all"
+    );
     policy.wait_for_event("PrunePlanned").await
 }
 
@@ -162,27 +193,12 @@ async fn a_retention_of_pins_alone_keeps_everything() -> Result<()> {
     Ok(())
 }
 
-/// A folder with many epochs, written past the store's client: its fsyncs would take minutes.
-fn fill(bucket: &Bucket, epochs: u64, vnodes: u32) -> Result<()> {
-    let root = bucket.path()?;
-    for epoch in 1..=epochs {
-        let folder = root.join(format!("epoch={epoch}"));
-        for vnode in 0..vnodes {
-            let vnode = folder.join(format!("vnode={vnode}"));
-            std::fs::create_dir_all(&vnode)?;
-            std::fs::write(vnode.join("partial.bin"), b"x")?;
-        }
-        std::fs::write(folder.join("_COMMIT"), b"pipeline-1")?;
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_prune_of_a_hundred_thousand_objects_does_not_delay_a_fence() -> Result<()> {
     let cluster = cluster().await?;
     let namespace = cluster.namespace("busy").await?;
     let bucket = Bucket::folder()?;
-    fill(&bucket, 1002, 100)?;
+    bucket.fill(1002, 100)?;
     let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
     leader.lead("pod-a", 0).await?;
     let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
@@ -193,7 +209,9 @@ async fn a_prune_of_a_hundred_thousand_objects_does_not_delay_a_fence() -> Resul
     let policy = Policy::apply(cluster, &namespace, "orders", busy).await?;
     policy.wait_for("FenceCurrent", "Published").await?;
     policy.ask("prune").await?;
-    policy.wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(())).await?;
+    policy
+        .wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(()))
+        .await?;
 
     // By order of events: the fence stands while objects of the plan are still there.
     leader.lead("pod-b", 1).await?;
@@ -219,10 +237,14 @@ async fn what_the_annotation_says_when_a_policy_is_first_seen_is_recorded_and_no
     let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, None)).await?;
     policy.ask("prune@old").await?;
     let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
-    policy.wait_until("the request is recorded", |status| (status["lastRunRequest"] == "prune@old").then_some(())).await?;
+    policy
+        .wait_until("the request is recorded", |status| (status["lastRunRequest"] == "prune@old").then_some(()))
+        .await?;
     policy.wait_for("Ready", "Reachable").await?;
     policy.ask("probe").await?;
-    policy.wait_until("an unknown request is recorded", |status| (status["lastRunRequest"] == "probe").then_some(())).await?;
+    policy
+        .wait_until("an unknown request is recorded", |status| (status["lastRunRequest"] == "probe").then_some(()))
+        .await?;
     policy.wait_for_event("PruneFailed").await?;
     policy.ask("audit").await?;
     policy.wait_for("AuditClean", "Clean").await?;

@@ -35,7 +35,12 @@ async fn a_secret_that_is_missing_is_named_and_its_arrival_is_noticed() -> Resul
     secret(cluster, &namespace, "orders-state", &bucket).await?;
     policy.wait_for("Ready", "Reachable").await?;
     let status = policy.status().await?;
-    let types: Vec<&str> = status["conditions"].as_array().into_iter().flatten().filter_map(|condition| condition["type"].as_str()).collect();
+    let types: Vec<&str> = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|condition| condition["type"].as_str())
+        .collect();
     ensure!(!types.contains(&"Reconciling") && !types.contains(&"Stalled"), "{types:?}");
     Ok(())
 }
@@ -46,7 +51,16 @@ async fn a_wrong_key_is_access_denied_and_deletes_nothing() -> Result<()> {
     let bucket = Bucket::s3(&namespace).await?;
     bucket.seal(1..=3, 4).await?;
     let created = cluster
-        .kubectl(&["-n", &namespace, "create", "secret", "generic", "wrong", "--from-literal=aws_access_key_id=nobody", "--from-literal=aws_secret_access_key=hush-hush"])
+        .kubectl(&[
+            "-n",
+            &namespace,
+            "create",
+            "secret",
+            "generic",
+            "wrong",
+            "--from-literal=aws_access_key_id=nobody",
+            "--from-literal=aws_secret_access_key=hush-hush",
+        ])
         .await?;
     ensure!(created.status.success(), "{}", created.stderr);
     let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("wrong")))).await?;
@@ -119,7 +133,15 @@ async fn a_key_that_a_secret_may_not_have_is_named() -> Result<()> {
     let (cluster, namespace, _operator) = desk("badkey", &[]).await?;
     let bucket = Bucket::s3(&namespace).await?;
     let created = cluster
-        .kubectl(&["-n", &namespace, "create", "secret", "generic", "bad", "--from-literal=aws_endpoint=http://169.254.169.254"])
+        .kubectl(&[
+            "-n",
+            &namespace,
+            "create",
+            "secret",
+            "generic",
+            "bad",
+            "--from-literal=aws_endpoint=http://169.254.169.254",
+        ])
         .await?;
     ensure!(created.status.success(), "{}", created.stderr);
     let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("bad")))).await?;
@@ -156,7 +178,16 @@ async fn rotated_credentials_are_taken_without_a_restart() -> Result<()> {
     let bucket = Bucket::s3(&namespace).await?;
     bucket.seal(1..=3, 4).await?;
     let created = cluster
-        .kubectl(&["-n", &namespace, "create", "secret", "generic", "orders-state", "--from-literal=aws_access_key_id=old", "--from-literal=aws_secret_access_key=old"])
+        .kubectl(&[
+            "-n",
+            &namespace,
+            "create",
+            "secret",
+            "generic",
+            "orders-state",
+            "--from-literal=aws_access_key_id=old",
+            "--from-literal=aws_secret_access_key=old",
+        ])
         .await?;
     ensure!(created.status.success(), "{}", created.stderr);
     let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("orders-state")))).await?;

@@ -27,3 +27,8 @@ pub use listing::{list_epoch, list_epochs, list_inventory, list_registers};
 pub use observe::{Observer, Operation, Outcome, RequestCounter, RequestCounts};
 pub use registers::{Owned, Published, Registers};
 pub use root::{OPTION_KEYS, Root, RootSettings, SECRET_KEYS};
+
+/// The code of the README is compiled, so that a newcomer can copy it.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -27,8 +27,8 @@ use epochwarden_core::register::{OwnerRecord, Reading};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+pub use self::report::{DeleteFailure, MAX_ERRORS, PruneOutcome, PruneReport, Remainder, Stop};
 use self::until::Until;
-pub use self::report::{DeleteFailure, PruneOutcome, PruneReport, Remainder, Stop, MAX_ERRORS};
 use crate::clock::Clock;
 use crate::error::{ErrorClass, StoreError};
 use crate::listing::list_inventory_with;
@@ -120,7 +120,9 @@ pub enum PruneError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The plan is not the one that was approved.
-    #[error("the plan that was approved has the digest {approved}, the one of now has {found}: look at the new plan and approve that")]
+    #[error(
+        "the plan that was approved has the digest {approved}, the one of now has {found}: look at the new plan and approve that"
+    )]
     NotApproved {
         /// The digest that was approved.
         approved: String,
@@ -191,13 +193,16 @@ struct Run<'a> {
 /// Prunes a root: plans, and deletes what the plan does not keep.
 ///
 /// Costs one LIST of the registers and one listing of the root; a GET of the owner's record where there is one, and a LIST and a PUT to
-/// claim the root where it has to be claimed; a PUT of the floor where it rises; and per batch of up to 1,000 epochs a LIST of the
-/// registers and the deletes. An epoch with objects of the application costs a LIST more. With the fence off, the root is listed again
+/// claim the root where it has to be claimed; a LIST of the registers and a PUT of the floor where it rises; and per batch of up to 1,000
+/// epochs a LIST of the registers and the deletes. An epoch with objects of the application costs a LIST more. With the fence off, the root is listed again
 /// before a batch for which the last listing is older than `minAge`.
 ///
 /// `cancel` and the deadline end it between two requests. Dropping the future leaves open which of the requests under way took place; the
 /// next run plans again in either case.
-#[allow(clippy::too_many_arguments, reason = "each is a part of its own, and a bundle of them would only be taken apart again")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a part of its own, and a bundle of them would only be taken apart again"
+)]
 pub async fn run(
     root: &Root,
     rules: &PruneRules,
@@ -225,3 +230,5 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trials;

@@ -4,8 +4,8 @@ use epochwarden_core::Epoch;
 use epochwarden_core::inventory::InventoryBuilder;
 use epochwarden_core::plan::{Plan, Rules, Subject};
 use epochwarden_core::retention::Retention;
-use epochwarden_store::{ErrorClass, RequestCounts};
 use epochwarden_store::prune::{DeleteFailure, Remainder};
+use epochwarden_store::{ErrorClass, RequestCounts};
 use jiff::Timestamp;
 
 use super::*;

@@ -38,20 +38,30 @@ struct Failure {
     message: String,
 }
 
-async fn attempt(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> Result<AuditReport, Failure> {
+async fn attempt(
+    context: &Arc<Context>,
+    handle: &Arc<Handle>,
+    cancel: &CancellationToken,
+) -> Result<AuditReport, Failure> {
     let policy = handle.current();
     let invalid = |error: validate::Invalid| Failure { phase: Phase::Failed, message: error.to_string() };
     let settings = validate::audit_settings(&policy.spec).map_err(invalid)?;
     let stores = handle.stores.borrow().clone();
-    let stores = stores.ok_or_else(|| Failure { phase: Phase::Failed, message: "the store is not ready: see the condition StoreReady".into() })?;
-    let rules = AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(settings.deadline) };
+    let stores = stores.ok_or_else(|| Failure {
+        phase: Phase::Failed,
+        message: "the store is not ready: see the condition StoreReady".into(),
+    })?;
+    let rules =
+        AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(settings.deadline) };
     let audited = epochwarden_store::audit::run(&stores.runs, &rules, context.clock.as_ref(), cancel, &|_| {}).await;
     audited.map_err(|error| {
         if let AuditError::Store(error) = &error {
             store_failed(handle, error);
         }
         match error {
-            AuditError::Cancelled if handle.cancel.is_cancelled() => Failure { phase: Phase::Pending, message: super::INTERRUPTED.into() },
+            AuditError::Cancelled if handle.cancel.is_cancelled() => {
+                Failure { phase: Phase::Pending, message: super::INTERRUPTED.into() }
+            }
             AuditError::Cancelled => Failure { phase: Phase::Stopped, message: error.to_string() },
             error => Failure { phase: Phase::Failed, message: error.to_string() },
         }
@@ -65,7 +75,8 @@ fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: 
         Verdict::Warning => Said::new(AuditClean::Warnings, format!("{} ({})", found(report), audit.coverage)),
         Verdict::Critical => Said::new(AuditClean::Findings, format!("{} ({})", found(report), audit.coverage)),
     };
-    let ended = Ended { kind: RunKind::Audit, started, finished, phase: Phase::Succeeded, message: said.message.clone() };
+    let ended =
+        Ended { kind: RunKind::Audit, started, finished, phase: Phase::Succeeded, message: said.message.clone() };
     let mut before = None;
     handle.observed.send_modify(|observed| {
         before = observed.audited.replace(said.clone());
@@ -79,7 +90,10 @@ fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: 
             findings: audit.findings.iter().map(FindingStatus::from).collect(),
             next_run_at: observed.audit.next_run_at,
         };
-        observed.epochs = Some(EpochsStatus { latest_committer: audit.latest_committer.clone(), ..EpochsStatus::from(&report.epochs) });
+        observed.epochs = Some(EpochsStatus {
+            latest_committer: audit.latest_committer.clone(),
+            ..EpochsStatus::from(&report.epochs)
+        });
         observed.ended(ended.past());
     });
     super::show_epochs(context, handle, &report.epochs);
@@ -91,7 +105,9 @@ fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: 
         metrics.audit_findings.of(&handle.name, &[kind.as_str()]).set(count as f64);
     }
     // Once per transition: a finding that stays is in the status, not in an Event an hour.
-    let changed = before.is_none_or(|before| before.reason != said.reason || (said.reason == AuditClean::Findings && before.message != said.message));
+    let changed = before.is_none_or(|before| {
+        before.reason != said.reason || (said.reason == AuditClean::Findings && before.message != said.message)
+    });
     if changed {
         let notice = if audit.verdict == Verdict::Clean { Reason::AuditClean } else { Reason::AuditFinding };
         context.notices.send(&handle.reference, notice, said.message);

@@ -51,7 +51,11 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &C
     conclude(context, handle, told, report.as_ref(), (started, finished));
 }
 
-async fn attempt(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> Result<PruneReport, Told> {
+async fn attempt(
+    context: &Arc<Context>,
+    handle: &Arc<Handle>,
+    cancel: &CancellationToken,
+) -> Result<PruneReport, Told> {
     let policy = handle.current();
     let settings = validate::prune_settings(&policy.spec).map_err(|error| failure(error.to_string()))?;
     let stores = handle.stores.borrow().clone();
@@ -90,8 +94,16 @@ async fn attempt(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &Cancella
             });
         }
     };
-    let pruned =
-        epochwarden_store::prune::run(&stores.runs, &rules, &identity, Approval::Automatic, &permission, &context.clock, cancel, &progress);
+    let pruned = epochwarden_store::prune::run(
+        &stores.runs,
+        &rules,
+        &identity,
+        Approval::Automatic,
+        &permission,
+        &context.clock,
+        cancel,
+        &progress,
+    );
     pruned.await.map_err(|error| refused(handle, &error))
 }
 
@@ -152,7 +164,12 @@ fn refused(handle: &Handle, error: &PruneError) -> Told {
 fn tell(report: &PruneReport) -> Told {
     let PruneReport { epochs, objects, failed, plan, .. } = report;
     let done = format!("deleted {epochs} epochs with {objects} objects");
-    let told = |phase, reason, notice, message: String| Told { phase, said: Some(Said::new(reason, message.clone())), notice, message };
+    let told = |phase, reason, notice, message: String| Told {
+        phase,
+        said: Some(Said::new(reason, message.clone())),
+        notice,
+        message,
+    };
     match &report.outcome {
         PruneOutcome::Succeeded if *objects == 0 => {
             told(Phase::Succeeded, PruneHealthy::Succeeded, None, "retention keeps everything that is there".into())
@@ -163,17 +180,27 @@ fn tell(report: &PruneReport) -> Told {
             told(Phase::Succeeded, PruneHealthy::KeepsEverything, None, message)
         }
         PruneOutcome::DryRun => {
-            let message = format!("would delete {} epochs with {} objects (spec.prune.dryRun)", plan.totals.epochs, plan.totals.objects);
+            let message = format!(
+                "would delete {} epochs with {} objects (spec.prune.dryRun)",
+                plan.totals.epochs, plan.totals.objects
+            );
             told(Phase::Succeeded, PruneHealthy::DryRun, Some(Reason::PrunePlanned), message)
         }
         PruneOutcome::Held { message, .. } => held(message.clone()),
         PruneOutcome::PartlyFailed => {
-            let first = report.errors.first().map(|first| format!("; first {}: {}", first.key, first.error)).unwrap_or_default();
+            let first = report
+                .errors
+                .first()
+                .map(|first| format!("; first {}: {}", first.key, first.error))
+                .unwrap_or_default();
             let message = format!("{done}, and could not delete {failed}{first}; the next run tries again");
             told(Phase::PartlyFailed, PruneHealthy::PartlyFailed, Some(Reason::PruneFailed), message)
         }
         PruneOutcome::Stopped { stop } => {
-            let message = format!("{done} and stopped, because {stop}; {} epochs are left for the next run", report.remainder.epochs);
+            let message = format!(
+                "{done} and stopped, because {stop}; {} epochs are left for the next run",
+                report.remainder.epochs
+            );
             let (reason, notice) = match stop {
                 Stop::OwnerChanged | Stop::Held { .. } => (PruneHealthy::Held, Reason::PruneHeld),
                 Stop::Store { .. } => (PruneHealthy::Failed, Reason::PruneFailed),
@@ -185,7 +212,13 @@ fn tell(report: &PruneReport) -> Told {
     }
 }
 
-fn conclude(context: &Context, handle: &Handle, told: Told, report: Option<&PruneReport>, (started, finished): (Timestamp, Timestamp)) {
+fn conclude(
+    context: &Context,
+    handle: &Handle,
+    told: Told,
+    report: Option<&PruneReport>,
+    (started, finished): (Timestamp, Timestamp),
+) {
     let Told { phase, said, notice, message } = told;
     let ended = Ended { kind: RunKind::Prune, started, finished, phase, message: message.clone() };
     let mut transition = true;
@@ -202,7 +235,8 @@ fn conclude(context: &Context, handle: &Handle, told: Told, report: Option<&Prun
             prune.failed = Some(report.failed.into());
             prune.requests = Some(report.requests.total().into());
             prune.floor = report.floor.or(prune.floor);
-            let committer = observed.epochs.take().filter(|known| known.latest_committed == report.found.latest_committed);
+            let committer =
+                observed.epochs.take().filter(|known| known.latest_committed == report.found.latest_committed);
             observed.plan = Some(PlanStatus::from(&report.plan));
             observed.epochs = Some(EpochsStatus {
                 latest_committer: committer.and_then(|known| known.latest_committer),
@@ -212,7 +246,8 @@ fn conclude(context: &Context, handle: &Handle, told: Told, report: Option<&Prun
         }
         if let Some(said) = said {
             // The same trouble again is in the status and in the history, not in an Event a quarter of an hour.
-            transition = observed.pruned.as_ref().is_none_or(|before| before.reason != said.reason) || said.reason == PruneHealthy::Succeeded;
+            transition = observed.pruned.as_ref().is_none_or(|before| before.reason != said.reason)
+                || said.reason == PruneHealthy::Succeeded;
             observed.pruned = Some(said);
         }
         observed.ended(ended.past());

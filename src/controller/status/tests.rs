@@ -43,7 +43,9 @@ fn is(status: &str, reason: &str) -> Option<(String, String)> {
 #[test]
 fn a_policy_is_ready_when_its_store_is_whatever_its_lease_says() {
     let mut observed = observed();
-    for fence in [FenceCurrent::Published, FenceCurrent::NoHolder, FenceCurrent::LeaseExpired, FenceCurrent::FenceConflict] {
+    for fence in
+        [FenceCurrent::Published, FenceCurrent::NoHolder, FenceCurrent::LeaseExpired, FenceCurrent::FenceConflict]
+    {
         observed.fence.reason = fence;
         let status = status(&policy(&json!({})), &observed, &[], at(1));
         assert_eq!(reason(&status, "Ready"), is("True", "Reachable"), "{fence:?}");
@@ -94,9 +96,21 @@ fn prune_says_why_there_is_none_before_it_says_how_the_last_one_was() {
         (scheduled.clone(), None, is("Unknown", "Pending")),
         (scheduled.clone(), Some(PruneHealthy::Held), is("False", "Held")),
         (json!({}), Some(PruneHealthy::Succeeded), is("True", "Succeeded")),
-        (json!({ "suspend": true, "prune": { "schedule": "@hourly" } }), Some(PruneHealthy::Failed), is("Unknown", "Suspended")),
-        (json!({ "prune": { "schedule": "@hourly", "suspend": true } }), Some(PruneHealthy::Failed), is("Unknown", "Suspended")),
-        (json!({ "prune": { "schedule": "@hourly", "timeZone": "Mars/Olympus" } }), None, is("False", "InvalidSchedule")),
+        (
+            json!({ "suspend": true, "prune": { "schedule": "@hourly" } }),
+            Some(PruneHealthy::Failed),
+            is("Unknown", "Suspended"),
+        ),
+        (
+            json!({ "prune": { "schedule": "@hourly", "suspend": true } }),
+            Some(PruneHealthy::Failed),
+            is("Unknown", "Suspended"),
+        ),
+        (
+            json!({ "prune": { "schedule": "@hourly", "timeZone": "Mars/Olympus" } }),
+            None,
+            is("False", "InvalidSchedule"),
+        ),
     ] {
         observed.pruned = pruned.map(|reason| Said::new(reason, "x"));
         let status = status(&policy(&spec), &observed, &[], at(1));
@@ -114,7 +128,10 @@ fn an_audit_that_found_something_stays_false_until_another_finds_nothing() {
     observed.audit.phase = Some(Phase::Running);
     assert_eq!(reason(&status(&policy(&scheduled), &observed, &[], at(1)), "AuditClean"), is("False", "Findings"));
     observed.audited = None;
-    assert_eq!(reason(&status(&policy(&json!({})), &observed, &[], at(1)), "AuditClean"), is("Unknown", "NotScheduled"));
+    assert_eq!(
+        reason(&status(&policy(&json!({})), &observed, &[], at(1)), "AuditClean"),
+        is("Unknown", "NotScheduled")
+    );
 }
 
 #[test]
@@ -137,7 +154,13 @@ fn times_alone_are_no_difference_and_anything_else_is() {
     let mut observed = observed();
     observed.epochs = Some(EpochsStatus { observed_at: Some(at(1)), ..EpochsStatus::default() });
     observed.prune.started_at = Some(at(1));
-    observed.history = vec![PastRun { kind: RunKind::Audit, started_at: at(1), finished_at: at(2), result: Phase::Succeeded, message: None }];
+    observed.history = vec![PastRun {
+        kind: RunKind::Audit,
+        started_at: at(1),
+        finished_at: at(2),
+        result: Phase::Succeeded,
+        message: None,
+    }];
     let before = status(&policy(&json!({})), &observed, &[], at(5));
     let mut later = observed.clone();
     later.epochs.as_mut().unwrap().observed_at = Some(at(50));

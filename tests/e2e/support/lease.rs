@@ -40,8 +40,8 @@ impl Leader {
     }
 
     async fn write(&self, holder: Option<&str>, transitions: i32, version: Option<&str>) -> anyhow::Result<()> {
-        let annotations =
-            version.map(|version| BTreeMap::from([("epochwarden.io/assignment-version".to_owned(), version.to_owned())]));
+        let annotations = version
+            .map(|version| BTreeMap::from([("epochwarden.io/assignment-version".to_owned(), version.to_owned())]));
         let lease = Lease {
             metadata: ObjectMeta { name: Some(self.name.clone()), annotations, ..ObjectMeta::default() },
             spec: Some(LeaseSpec {

@@ -20,10 +20,18 @@ pub(crate) async fn cluster() -> anyhow::Result<&'static Cluster> {
     let cluster = Cluster::shared().await?;
     INSTALLED
         .get_or_try_init(|| async {
-            let applied = cluster.kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")]).await?;
+            let applied = cluster
+                .kubectl(&["apply", "--server-side", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")])
+                .await?;
             ensure!(applied.status.success(), "applying the CRD: {}", applied.stderr);
-            let established =
-                cluster.kubectl(&["wait", "--for=condition=Established", "crd/stateepochpolicies.epochwarden.io", "--timeout=30s"]).await?;
+            let established = cluster
+                .kubectl(&[
+                    "wait",
+                    "--for=condition=Established",
+                    "crd/stateepochpolicies.epochwarden.io",
+                    "--timeout=30s",
+                ])
+                .await?;
             ensure!(established.status.success(), "waiting for the CRD: {}", established.stderr);
             Ok(())
         })
@@ -32,9 +40,27 @@ pub(crate) async fn cluster() -> anyhow::Result<&'static Cluster> {
 }
 
 /// Creates a Secret with the credentials of a bucket.
-pub(crate) async fn secret(cluster: &Cluster, namespace: &str, name: &str, bucket: &bucket::Bucket) -> anyhow::Result<()> {
-    let mut args = vec!["-n".to_owned(), namespace.to_owned(), "create".into(), "secret".into(), "generic".into(), name.to_owned()];
-    args.extend(bucket.options.iter().filter(|(key, _)| key.contains("access_key")).map(|(key, value)| format!("--from-literal={key}={value}")));
+pub(crate) async fn secret(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    bucket: &bucket::Bucket,
+) -> anyhow::Result<()> {
+    let mut args = vec![
+        "-n".to_owned(),
+        namespace.to_owned(),
+        "create".into(),
+        "secret".into(),
+        "generic".into(),
+        name.to_owned(),
+    ];
+    args.extend(
+        bucket
+            .options
+            .iter()
+            .filter(|(key, _)| key.contains("access_key"))
+            .map(|(key, value)| format!("--from-literal={key}={value}")),
+    );
     let created = cluster.kubectl(&args).await?;
     ensure!(created.status.success(), "creating the Secret: {}", created.stderr);
     Ok(())

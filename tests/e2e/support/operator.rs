@@ -28,7 +28,12 @@ impl Operator {
     }
 
     /// The same, with another build of it.
-    pub(crate) async fn start_binary(binary: &Path, cluster: &Cluster, namespace: &str, flags: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) async fn start_binary(
+        binary: &Path,
+        cluster: &Cluster,
+        namespace: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         // Free now; a test that loses the race for it sees the operator end with the reason.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -43,7 +48,10 @@ impl Operator {
         let process = Process::spawn("epochwarden", &mut command, &folder.path().join("operator.log"))?;
         let mut operator = Self { process, port, _folder: folder };
         let port = operator.port;
-        operator.process.wait_ready(SOON, async || get(port, "/readyz").await.is_ok_and(|(status, _)| status == 200)).await?;
+        operator
+            .process
+            .wait_ready(SOON, async || get(port, "/readyz").await.is_ok_and(|(status, _)| status == 200))
+            .await?;
         Ok(operator)
     }
 

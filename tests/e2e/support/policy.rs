@@ -68,7 +68,8 @@ impl<'a> Policy<'a> {
     pub(crate) async fn wait_for(&self, type_: &str, reason: &str) -> anyhow::Result<(String, String)> {
         let found = until(&format!("condition {type_} with reason {reason}"), SOON, async || {
             let status = self.status().await.ok()?;
-            let condition = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)?.clone();
+            let condition =
+                status["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)?.clone();
             (condition["reason"] == reason).then(|| {
                 let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
                 (text("status"), text("message"))
@@ -93,7 +94,9 @@ impl<'a> Policy<'a> {
     /// The reasons of the Events of this policy, in no order.
     pub(crate) async fn events(&self) -> anyhow::Result<Vec<String>> {
         let field = format!("regarding.name={}", self.name);
-        let events = self.kubectl(&["get", "events.events.k8s.io", "--field-selector", &field, "-o", "jsonpath={.items[*].reason}"]).await?;
+        let events = self
+            .kubectl(&["get", "events.events.k8s.io", "--field-selector", &field, "-o", "jsonpath={.items[*].reason}"])
+            .await?;
         Ok(events.split_whitespace().map(str::to_owned).collect())
     }
 

@@ -1,13 +1,13 @@
 //! One batch of epochs: their seals, each confirmed, and then everything else of them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use epochwarden_core::Epoch;
-use epochwarden_core::key::{Key, epoch_folder};
+use epochwarden_core::key::{Key, commit, epoch_folder};
 use epochwarden_core::plan::Deletion;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::report::{MAX_ERRORS, PruneReport, Remainder};
+use super::report::{MAX_ERRORS, PruneReport, Remainder, Stop};
 use super::{PruneProgress, Run};
 use crate::error::StoreError;
 use crate::listing::objects;
@@ -19,15 +19,20 @@ const LISTED_AT_ONCE: usize = 1000;
 const LOOKS: usize = 8;
 
 /// Why an epoch is left alone when a seal appears in it.
-const SEALED_AGAIN: &str = "the epoch was sealed again while it was pruned: what is left of it stays; find out who writes to it";
+const SEALED_AGAIN: &str =
+    "the epoch was sealed again while it was pruned: what is left of it stays; find out who writes to it";
 
 /// Why a key that was deleted is not gone.
-const STILL_LISTED: &str = "it is still listed, though its delete succeeded or it was not there before: a folder marker, a versioned \
-                            object or a late write; remove it with the store's own tools, or let the next run try";
+const STILL_LISTED: &str = "it is still listed, though its delete succeeded: the marker of a folder, or it was written again; where the \
+                            next run tells the same, remove it with the store's own tools";
 
 /// What is known of the epochs of a batch while it goes.
 #[derive(Default)]
 struct Tally {
+    /// Epochs whose seals are confirmed gone: of these, the rest may go.
+    open: HashSet<Epoch>,
+    /// Epochs that the plan saw without a seal: one that is removed is none of their objects.
+    unsealed: HashSet<Epoch>,
     /// Objects of each epoch that are confirmed gone.
     gone: HashMap<Epoch, u64>,
     /// Keys of each epoch that could not be deleted.
@@ -40,18 +45,23 @@ struct Tally {
 
 /// What another look at an epoch shows.
 struct Look {
-    count: u64,
+    /// Keys that are listed.
+    left: u64,
+    /// Those of them whose deletes succeeded.
+    deleted: u64,
+    /// The first of these.
     first: Vec<String>,
 }
 
 impl Run<'_> {
     /// Deletes the epochs of one batch, as far as it comes. `total` is for the progress.
     pub(super) async fn delete_batch(&self, batch: &[Deletion], report: &mut PruneReport, total: u64) {
-        let mut tally = Tally::default();
-        self.delete_keys(batch.iter().filter_map(Deletion::seal_key), &mut tally, report, total).await;
-        // An epoch whose seal may still be there must stay whole: somebody could restore it. So far nothing but seals is gone.
-        let open = |deletion: &&Deletion| !deletion.sealed() || tally.gone.contains_key(&deletion.epoch());
-        let open: Vec<&Deletion> = batch.iter().filter(open).collect();
+        let unsealed = batch.iter().filter(|deletion| !deletion.sealed()).map(Deletion::epoch).collect();
+        let mut tally = Tally { unsealed, ..Tally::default() };
+        // Of every epoch, for one that was abandoned may have been sealed after all between the listing and the floor.
+        self.delete_keys(batch.iter().map(|deletion| commit(deletion.epoch())), &mut tally, report, total).await;
+        // An epoch whose seal may still be there must stay whole: somebody could restore it.
+        let open: Vec<&Deletion> = batch.iter().filter(|deletion| tally.open.contains(&deletion.epoch())).collect();
 
         let known = open.iter().filter(|deletion| !deletion.must_list()).flat_map(|deletion| deletion.keys());
         self.delete_keys(known, &mut tally, report, total).await;
@@ -88,8 +98,13 @@ impl Run<'_> {
             };
             let Some((key, result)) = fate else { return };
             let epoch = epoch_of(&key);
+            let seal = epoch.filter(|_| matches!(Key::parse(&key), Key::Commit { .. }));
             match result {
                 Ok(()) => {
+                    tally.open.extend(seal);
+                    if seal.is_some_and(|epoch| tally.unsealed.contains(&epoch)) {
+                        continue;
+                    }
                     report.objects += 1;
                     if let Some(epoch) = epoch {
                         *tally.gone.entry(epoch).or_default() += 1;
@@ -122,7 +137,9 @@ impl Run<'_> {
             };
             let keys: Vec<String> =
                 objects.iter().filter_map(|object| self.root.relative(&object.location).map(str::to_owned)).collect();
-            if let Some(seal) = keys.iter().find(|key| matches!(Key::parse(key), Key::Commit { .. })) {
+            // Of either layout; what belongs to a newer one is never deleted.
+            let sealed = |key: &&String| matches!(Key::parse(key), Key::Commit { .. } | Key::NewerLayout);
+            if let Some(seal) = keys.iter().find(sealed) {
                 return report.fail(seal, SEALED_AGAIN);
             }
             self.delete_keys(keys.into_iter(), tally, report, total).await;
@@ -130,24 +147,20 @@ impl Run<'_> {
     }
 
     /// Whether epochs with keys of the application are really gone. Some keys are listed by a name that deletes nothing (the marker of a
-    /// folder inside the epoch): they are told, and not tried for ever.
-    async fn look_again(&self, open: &[&Deletion], tally: &mut Tally, report: &mut PruneReport) {
-        let unusual =
-            |deletion: &&&Deletion| deletion.has_extras() && (!deletion.must_list() || tally.listed.contains(&deletion.epoch()));
-        let epochs: BTreeSet<Epoch> = open.iter().filter(unusual).map(|deletion| deletion.epoch()).collect();
-        let mut looks = stream::iter(epochs)
-            .map(|epoch| async move { (epoch, self.until.bound(self.look(epoch)).await) })
-            .buffer_unordered(LOOKS);
+    /// folder inside the epoch): they are told, and not tried for ever. A key that was written meanwhile is left to the next run.
+    async fn look_again<'l>(&'l self, open: &[&'l Deletion], tally: &mut Tally, report: &mut PruneReport) {
+        // Where something failed, or was not done any more, the epoch is left in any case.
+        let doubtful = |deletion: &&&Deletion| deletion.has_extras() && tally.is_whole(deletion);
+        let look = |deletion: &&'l Deletion| self.look_bounded(deletion).boxed();
+        let looks: Vec<_> = open.iter().filter(doubtful).map(look).collect();
+        let mut looks = stream::iter(looks).buffer_unordered(LOOKS);
         while let Some((epoch, look)) = looks.next().await {
             match look {
-                Ok(Ok(Look { count: 0, .. })) => continue,
+                Ok(Ok(Look { left: 0, .. })) => continue,
                 Ok(Ok(look)) => {
-                    // What could not be deleted has been told.
-                    let failed = tally.failed.get(&epoch).copied().unwrap_or_default();
-                    let ineffective = look.count.saturating_sub(failed);
-                    report.still_there(ineffective, &look.first, STILL_LISTED);
+                    report.still_there(look.deleted, &look.first, STILL_LISTED);
                     let gone = tally.gone.entry(epoch).or_default();
-                    *gone = gone.saturating_sub(ineffective);
+                    *gone = gone.saturating_sub(look.deleted);
                 }
                 Ok(Err(error)) => report.fail(&epoch_folder(epoch), error),
                 Err(_) => {}
@@ -156,13 +169,21 @@ impl Run<'_> {
         }
     }
 
-    async fn look(&self, epoch: Epoch) -> Result<Look, StoreError> {
-        let mut look = Look { count: 0, first: Vec::new() };
-        let mut listing = std::pin::pin!(objects(self.root, Some(&epoch_folder(epoch))));
+    async fn look_bounded(&self, deletion: &Deletion) -> (Epoch, Result<Result<Look, StoreError>, Stop>) {
+        (deletion.epoch(), self.until.bound(self.look(deletion)).await)
+    }
+
+    async fn look(&self, deletion: &Deletion) -> Result<Look, StoreError> {
+        let mut look = Look { left: 0, deleted: 0, first: Vec::new() };
+        let mut listing = std::pin::pin!(objects(self.root, Some(&epoch_folder(deletion.epoch()))));
         while let Some(object) = listing.try_next().await? {
-            look.count += 1;
-            if look.first.len() < MAX_ERRORS {
-                look.first.extend(self.root.relative(&object.location).map(str::to_owned));
+            let Some(key) = self.root.relative(&object.location) else { continue };
+            look.left += 1;
+            if deletion.must_list() || deletion.keys().any(|deleted| deleted == key) {
+                look.deleted += 1;
+                if look.first.len() < MAX_ERRORS {
+                    look.first.push(key.to_owned());
+                }
             }
         }
         Ok(look)
@@ -184,7 +205,9 @@ impl Tally {
 
 fn epoch_of(key: &str) -> Option<Epoch> {
     match Key::parse(key) {
-        Key::Partial { epoch, .. } | Key::Commit { epoch } | Key::Extra { epoch } | Key::FolderMarker { epoch } => Some(epoch),
+        Key::Partial { epoch, .. } | Key::Commit { epoch } | Key::Extra { epoch } | Key::FolderMarker { epoch } => {
+            Some(epoch)
+        }
         Key::Register { .. } | Key::Probe | Key::NewerLayout | Key::Foreign => None,
     }
 }

@@ -26,12 +26,23 @@ impl Run<'_> {
     /// Deletes `keys`, in groups of which each is one request where the store has such requests. Keys that were not begun when the run
     /// has to stop do not appear in the result. Holds a few groups in memory, never all keys.
     pub(super) fn delete<'k>(&'k self, keys: impl Iterator<Item = String> + Send + 'k) -> BoxStream<'k, Fate> {
-        let limit = self.root.bulk_delete_limit();
-        let group = if limit > 1 { limit } else { ONE_BY_ONE };
+        match self.root.bulk_delete_limit() {
+            0 | 1 => self.delete_in_groups(keys, ONE_BY_ONE, false),
+            limit => self.delete_in_groups(keys, limit, true),
+        }
+    }
+
+    /// `bulk`: whether a group is one request.
+    pub(super) fn delete_in_groups<'k>(
+        &'k self,
+        keys: impl Iterator<Item = String> + Send + 'k,
+        group: usize,
+        bulk: bool,
+    ) -> BoxStream<'k, Fate> {
         stream::iter(keys)
             .chunks(group)
             .take_while(|_| std::future::ready(self.until.stop().is_none()))
-            .map(move |keys| delete_group(self.root, keys, (limit == 1).then(|| self.until.clone())))
+            .map(move |keys| delete_group(self.root, keys, (!bulk).then(|| self.until.clone())))
             .buffer_unordered(GROUPS)
             .flat_map(stream::iter)
             .boxed()

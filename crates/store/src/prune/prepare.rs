@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use epochwarden_core::Epoch;
 use epochwarden_core::plan::{Deletion, Plan};
-use epochwarden_core::register::{FloorRecord, Ownership, RegisterKind};
+use epochwarden_core::register::{FloorRecord, Ownership, Reading, RegisterKind};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::report::{PruneOutcome, PruneReport};
+use super::report::{PruneOutcome, PruneReport, Remainder, Stop};
 use super::{Approval, PruneError, Run, list};
 use crate::error::StoreError;
 use crate::registers::Record;
@@ -18,8 +18,6 @@ pub(super) struct Prepared {
     pub(super) report: PruneReport,
     /// Oldest first; empty where nothing is to be deleted.
     pub(super) deletions: Vec<Deletion>,
-    /// What may be deleted at all; `None`: whatever a plan says.
-    pub(super) approved: Option<HashSet<Epoch>>,
     /// The number of the owner record, which must stay the highest.
     pub(super) owner: u64,
     /// When the listing was begun.
@@ -65,11 +63,27 @@ impl Run<'_> {
             deletions.retain(|deletion| approved.contains(&deletion.epoch()));
         }
         let Some(highest) = deletions.last().map(Deletion::epoch) else {
-            return Ok(Prepared { report, deletions, approved, owner: 0, listed });
+            return Ok(Prepared { report, deletions, owner: 0, listed });
         };
         let owner = self.claim(claim).await?;
-        report.floor = Some(self.publish_floor(highest.next().unwrap_or(highest), &report.plan.digest).await?);
-        Ok(Prepared { report, deletions, approved, owner, listed })
+        // The listing took its time: no floor for a root that is another's by now, or for a prune that is not wanted any more.
+        let reading = self.registers.read().await?;
+        let stop = if let Some(stop) = self.until.stop() {
+            Some(stop)
+        } else if reading.owner == owner {
+            self.permission.ask().await.err()
+        } else {
+            Some(Stop::OwnerChanged)
+        };
+        if let Some(stop) = stop {
+            report.outcome = PruneOutcome::Stopped { stop };
+            report.remainder = Remainder::of(&deletions);
+            return Ok(Prepared { report, deletions: Vec::new(), owner, listed });
+        }
+        // A deleted epoch lies below the newest sealed one, so there is a number above it.
+        let before = highest.next().unwrap_or(highest);
+        report.floor = Some(self.publish_floor(&reading, before, &report.plan.digest).await?);
+        Ok(Prepared { report, deletions, owner, listed })
     }
 
     /// Refuses the root of another policy before anything is even listed, and a lost register. Claiming comes later, with the first write.
@@ -91,7 +105,10 @@ impl Run<'_> {
             Some(Ownership::Ours) => Ok(Claim::Stands(number)),
             Some(Ownership::Predecessor) => Ok(Claim::Needed),
             Some(Ownership::Another) | None => {
-                let owner = format!("policy {}/{} (uid {}) of cluster {}", owner.namespace, owner.name, owner.uid, owner.cluster);
+                let owner = format!(
+                    "policy {}/{} (uid {}) of cluster {}",
+                    owner.namespace, owner.name, owner.uid, owner.cluster
+                );
                 Err(StoreError::RootConflict { owner })
             }
         }
@@ -110,7 +127,7 @@ impl Run<'_> {
     }
 
     /// Makes the floor durable, and returns where it stands: at `before` or above.
-    async fn publish_floor(&self, before: Epoch, digest: &str) -> Result<Epoch, StoreError> {
+    async fn publish_floor(&self, reading: &Reading, before: Epoch, digest: &str) -> Result<Epoch, StoreError> {
         let floor = FloorRecord {
             before,
             policy: self.identity.policy.as_ref().map(|policy| policy.uid.clone()),
@@ -118,8 +135,7 @@ impl Run<'_> {
             publisher: String::new(),
             published_at: Timestamp::UNIX_EPOCH,
         };
-        // A reading of before the listing will do: floors only rise, and a record below the highest does no harm.
-        self.registers.raise_floor(&self.registers.seen(), floor).await?;
+        self.registers.raise_floor(reading, floor).await?;
         self.registers.trim(RegisterKind::Floor).await;
         Ok(self.registers.seen().floor.max(before))
     }

@@ -29,7 +29,7 @@ pub struct PruneReport {
     pub plan: PlanSummary,
     /// The epochs, as the plan's listing showed them: before anything was deleted.
     pub found: EpochsSummary,
-    /// The floor that it stands on; `None` when it deleted nothing.
+    /// The floor as it stands since: above everything that it deletes, or higher. `None` when nothing was to be deleted.
     pub floor: Option<Epoch>,
     /// Epochs that are gone, to their last object.
     pub epochs: u64,
@@ -114,7 +114,9 @@ impl fmt::Display for Stop {
             Self::Deadline => f.write_str("its deadline was reached"),
             Self::MaxObjects => f.write_str("it deleted as many objects as one run may (maxObjects)"),
             Self::OwnerChanged => f.write_str("another policy has taken the root over"),
-            Self::NotPermitted { message } | Self::Held { message, .. } | Self::Store { message, .. } => f.write_str(message),
+            Self::NotPermitted { message } | Self::Held { message, .. } | Self::Store { message, .. } => {
+                f.write_str(message)
+            }
         }
     }
 }
@@ -200,6 +202,7 @@ impl PruneReport {
             self.errors.push(DeleteFailure { key: key.to_owned(), error: error.to_string() });
         }
     }
+
     /// Takes back what was counted as gone and is listed all the same.
     pub(super) fn still_there(&mut self, count: u64, examples: &[String], error: &str) {
         self.objects = self.objects.saturating_sub(count);

@@ -138,7 +138,7 @@ fn rules(keep_last: u32) -> PruneRules {
         },
         dry_run: false,
         max_objects: 1_000_000,
-        deadline: Duration::from_secs(1800),
+        deadline: Duration::from_mins(30),
     }
 }
 
@@ -153,6 +153,36 @@ fn policy(namespace: &str, uid: &str) -> OwnerRecord {
         name: "orders".into(),
         uid: uid.into(),
         take_over: None,
+    }
+}
+
+/// What a [`Run`] needs that only deletes.
+struct Parts {
+    rules: PruneRules,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    cancel: CancellationToken,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { rules: rules(1), identity: anybody(), clock: Arc::new(SystemClock), cancel: CancellationToken::new() }
+    }
+}
+
+impl Parts {
+    fn run<'a>(&'a self, root: &'a Root) -> Run<'a> {
+        Run {
+            root,
+            rules: &self.rules,
+            identity: &self.identity,
+            permission: &Always,
+            clock: &self.clock,
+            progress: &|_| (),
+            registers: Registers::new(root.clone(), "test"),
+            subject: Subject { root: String::new(), policy_uid: String::new() },
+            until: Until::new(&self.cancel, self.rules.deadline),
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use super::report::Stop;
 /// How long the answers to deletes that are under way are waited for once a run has to stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// As good as the deadlines that no clock can hold.
+const CENTURY: Duration = Duration::from_hours(24 * 365 * 100);
+
 /// Until it is cancelled, or its deadline.
 #[derive(Debug, Clone)]
 pub(super) struct Until {
@@ -20,8 +23,7 @@ pub(super) struct Until {
 impl Until {
     pub(super) fn new(cancel: &CancellationToken, deadline: Duration) -> Self {
         let now = Instant::now();
-        // A deadline that no clock reaches is none: a century is as good.
-        let ends = now.checked_add(deadline).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600));
+        let ends = now.checked_add(deadline).unwrap_or_else(|| now + CENTURY);
         Self { cancel: cancel.clone(), ends }
     }
 

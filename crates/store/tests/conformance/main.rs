@@ -16,6 +16,7 @@ mod commit;
 mod fence;
 mod latest;
 mod owner;
+mod prune;
 mod prune_before;
 mod races;
 mod registers;

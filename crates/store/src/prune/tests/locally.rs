@@ -24,7 +24,8 @@ async fn a_folder_is_left_without_empty_folders() {
     let (folder, root) = folder(1..=5).await;
     let report = prune(&root).await;
     assert_eq!((report.outcome, report.epochs, report.objects), (PruneOutcome::Succeeded, 3, 12));
-    let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.collect::<BTreeSet<_>>(), ["_epochwarden", "epoch=4", "epoch=5"].map(str::to_owned).into());
     assert_eq!(prune(&root).await.epochs, 0);
 }
@@ -32,19 +33,8 @@ async fn a_folder_is_left_without_empty_folders() {
 #[tokio::test]
 async fn keys_of_a_folder_that_is_gone_are_not_deleted() {
     let (folder, root) = folder(1..=2).await;
-    let (rules, identity, cancel) = (rules(1), anybody(), CancellationToken::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let run = Run {
-        root: &root,
-        rules: &rules,
-        identity: &identity,
-        permission: &Always,
-        clock: &clock,
-        progress: &|_| (),
-        registers: Registers::new(root.clone(), "test"),
-        subject: Subject { root: String::new(), policy_uid: String::new() },
-        until: Until::new(&cancel, Duration::from_secs(600)),
-    };
+    let parts = Parts::default();
+    let run = parts.run(&root);
     let key = "epoch=1/vnode=7/partial.bin".to_owned();
     let fate = |key: String| futures::StreamExt::collect::<Vec<_>>(run.delete(std::iter::once(key)));
     assert!(fate(key.clone()).await[0].1.is_ok(), "it never was there");

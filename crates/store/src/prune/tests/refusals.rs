@@ -5,7 +5,10 @@ async fn a_root_of_another_policy_is_refused_and_nothing_is_written() {
     let (ours, other) = (policy("streaming", "u1"), policy("elsewhere", "u2"));
     for (who, identity) in [
         ("another policy", Identity { policy: Some(ours.clone()), ..anybody() }),
-        ("another policy, which nothing lets ignore it", Identity { policy: Some(ours), ignore_owner: true, ..anybody() }),
+        (
+            "another policy, which nothing lets ignore it",
+            Identity { policy: Some(ours), ignore_owner: true, ..anybody() },
+        ),
         ("nobody in particular", anybody()),
     ] {
         let mut bucket = Bucket::with(1..=3).await;
@@ -53,9 +56,11 @@ async fn a_register_below_what_was_seen_refuses_the_run() {
 
 #[tokio::test]
 async fn a_held_plan_is_reported_and_nothing_is_written() {
-    for (key, hold) in
-        [("epoch=1/vnode=0/partial.bin", "EpochRegression"), ("state-v2/x", "UnknownLayout"), ("epoch=2/_SEAL", "UnknownLayout")]
-    {
+    for (key, hold) in [
+        ("epoch=1/vnode=0/partial.bin", "EpochRegression"),
+        ("state-v2/x", "UnknownLayout"),
+        ("epoch=2/_SEAL", "UnknownLayout"),
+    ] {
         let mut bucket = Bucket::with(1..=3).await;
         bucket.put(key).await;
         let before = bucket.keys().await;
@@ -74,7 +79,10 @@ async fn a_key_that_no_request_can_name_refuses_the_run() {
         source: object_store::path::Error::EmptySegment { path: "epoch=1//x".into() },
     });
     let error = bucket.prune().await.unwrap_err();
-    assert!(matches!(&error, PruneError::Store(StoreError::UnaddressableKey { key }) if key == "epoch=1//x"), "{error:?}");
+    assert!(
+        matches!(&error, PruneError::Store(StoreError::UnaddressableKey { key }) if key == "epoch=1//x"),
+        "{error:?}"
+    );
     assert!(error.is_refusal());
     assert_eq!(bucket.epochs().await, [1, 2, 3].into());
 }
@@ -141,6 +149,10 @@ async fn of_an_approved_plan_goes_what_a_fresh_one_still_deletes_and_nothing_els
     bucket.rules.plan.retention.pinned = [Epoch::new(1)].into();
     bucket.approval = Approval::Plan(Box::new(approved));
     let report = bucket.prune().await.unwrap();
-    assert_eq!((report.epochs, report.floor), (1, Some(Epoch::new(3))), "the floor covers what goes, not what the plan would take");
+    assert_eq!(
+        (report.epochs, report.floor),
+        (1, Some(Epoch::new(3))),
+        "the floor covers what goes, not what the plan would take"
+    );
     assert_eq!(bucket.epochs().await, [1, 3, 4].into());
 }

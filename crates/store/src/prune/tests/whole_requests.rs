@@ -5,8 +5,8 @@ use std::fmt;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
-    PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
+    PutOptions, PutResult, Result,
 };
 
 use super::*;
@@ -77,6 +77,21 @@ async fn a_request_that_fails_as_a_whole_deletes_none_of_its_keys() {
     assert_eq!(report.outcome, PruneOutcome::PartlyFailed);
     assert_eq!((report.epochs, report.objects, report.failed), (0, 2, 4));
     assert_eq!(report.remainder, Remainder { epochs: 2, objects: 4 });
+}
+
+#[tokio::test]
+async fn a_request_that_was_sent_is_finished_and_no_other_is_begun() {
+    let bucket = Bucket::with([]).await;
+    let (root, parts) = (bucket.root(), Parts::default());
+    let cancel = parts.cancel.clone();
+    bucket.faults.after(Operation::Delete, "*").skip(14).once().run(move || {
+        cancel.cancel();
+        std::future::ready(())
+    });
+    let keys = (0..1000).map(|vnode| format!("epoch=1/vnode={vnode}/partial.bin"));
+    let run = parts.run(&root);
+    let fates: Vec<_> = run.delete_in_groups(keys, 10, true).collect().await;
+    assert!((20..=60).contains(&fates.len()) && fates.len().is_multiple_of(10), "{}", fates.len());
 }
 
 #[test]

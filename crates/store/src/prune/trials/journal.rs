@@ -111,7 +111,11 @@ impl Journal {
         sleep_until(Instant::now() + span).await;
     }
 
-    fn listing(&self, prefix: &Path, listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn listing(
+        &self,
+        prefix: &Path,
+        listing: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         let (before, dating) = (self.clone(), self.clone());
         let prefix = prefix.clone();
         stream::once(async move {
