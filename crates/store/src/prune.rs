@@ -230,5 +230,3 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod trials;

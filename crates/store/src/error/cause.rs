@@ -81,7 +81,7 @@ impl Cause {
         if self.has_code(&["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"]) {
             return Some(ErrorClass::BucketNotFound);
         }
-        if self.has_code(&UNKNOWN_CREDENTIALS) {
+        if self.has_code(UNKNOWN_CREDENTIALS) {
             return Some(ErrorClass::AccessDenied);
         }
         match (self.status, self.transport) {

@@ -1,199 +1,187 @@
-//! A bucket in memory that a pipeline has written to, and prunes of it.
+//! The prune against stores in memory, on disk and on the wire: in which order it writes, what it leaves alone, and what it says of it.
+
+mod approval;
+mod failures;
+mod fence_off;
+mod groups;
+mod journal;
+mod limits;
+mod order;
+mod ownership;
+mod races;
+mod report;
+mod stops;
+mod wire;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::ops::RangeInclusive;
 
 use epochwarden_core::Epoch;
-use epochwarden_core::key::{self, REGISTERS};
-use epochwarden_core::register::RegisterKind;
 use epochwarden_core::retention::Retention;
-use epochwarden_testkit::fault::{FaultStore, Operation};
+use epochwarden_testkit::fault::FaultStore;
 use futures::TryStreamExt;
-use object_store::memory::InMemory;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::time::Instant;
 
+use self::journal::Journal;
 use super::*;
-use crate::clock::SystemClock;
-
-mod deleting;
-mod locally;
-mod order;
-mod refusals;
-mod stopping;
-mod whole_requests;
 
 const VNODES: u32 = 2;
+/// Of a sealed epoch: its partials and its seal.
+const OBJECTS: u64 = 3;
+const FENCE: &str = "_epochwarden/fence/00000000000000000001";
 
-/// A store with epochs, and the settings of a prune that keeps the newest of them.
-struct Bucket {
+#[derive(Debug)]
+struct LongAgo;
+
+impl Clock for LongAgo {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+}
+
+/// A root in memory, all of whose requests are written down and can be made to fail.
+struct Bench {
     faults: FaultStore,
+    journal: Journal,
     rules: PruneRules,
     identity: Identity,
-    approval: Approval,
     cancel: CancellationToken,
 }
 
-impl Bucket {
-    /// Sealed epochs of [`VNODES`] vnodes; each has three objects.
-    async fn with(sealed: impl IntoIterator<Item = u64>) -> Self {
-        let bucket = Self {
-            faults: FaultStore::new(Arc::new(InMemory::new())),
-            rules: rules(1),
-            identity: anybody(),
-            approval: Approval::Automatic,
+impl Bench {
+    /// Without epochs. The fence stands, and the newest epoch is kept.
+    async fn new() -> Self {
+        let bench = Self::without_fence();
+        bench.put(FENCE).await;
+        bench
+    }
+
+    fn without_fence() -> Self {
+        let journal = Journal::default();
+        Self {
+            faults: FaultStore::new(Arc::new(journal.clone())),
+            journal,
+            rules: PruneRules {
+                plan: Rules { vnodes: VNODES, retention: keep_last(1), min_age: Duration::ZERO },
+                dry_run: false,
+                max_objects: 1_000_000,
+                deadline: Duration::from_mins(30),
+            },
+            identity: Identity {
+                policy: None,
+                ignore_owner: false,
+                publisher: "test".into(),
+                seen: Reading::default(),
+            },
             cancel: CancellationToken::new(),
-        };
-        for epoch in sealed {
-            bucket.seal(epoch).await;
-        }
-        bucket
-    }
-
-    fn memory(&self) -> &Arc<dyn ObjectStore> {
-        self.faults.inner()
-    }
-
-    async fn put(&self, key: &str) {
-        put(self.memory(), key).await;
-    }
-
-    async fn put_owner(&self, number: u64, owner: &OwnerRecord) {
-        let body = serde_json::to_vec(owner).unwrap();
-        self.memory().put(&Path::from(key::register(RegisterKind::Owner, number)), body.into()).await.unwrap();
-    }
-
-    /// Switches the fence on: then the floor binds the pipeline, and one listing is enough.
-    async fn fence(&self) {
-        self.put(&key::register(RegisterKind::Fence, 1)).await;
-    }
-
-    async fn write(&self, epoch: u64) {
-        for vnode in 0..VNODES {
-            self.put(&format!("epoch={epoch}/vnode={vnode}/partial.bin")).await;
         }
     }
 
-    async fn seal(&self, epoch: u64) {
-        self.write(epoch).await;
-        self.put(&format!("epoch={epoch}/_COMMIT")).await;
+    /// With these epochs sealed, in their order.
+    async fn sealed(epochs: RangeInclusive<u64>) -> Self {
+        let bench = Self::new().await;
+        bench.seal(epochs).await;
+        bench
     }
 
     fn root(&self) -> Root {
         Root::from_store(Arc::new(self.faults.clone()))
     }
 
-    async fn keys(&self) -> BTreeSet<String> {
-        keys(self.memory()).await
+    /// Below the hooks and the journal, a second later than the one before.
+    async fn put(&self, key: &str) {
+        self.journal.put_unnoticed(key, "state").await;
     }
 
-    /// The epochs of which anything is left.
-    async fn epochs(&self) -> BTreeSet<u64> {
-        let keys = self.keys().await;
-        let number = |key: &String| key.strip_prefix("epoch=")?.split('/').next()?.parse().ok();
-        keys.iter().filter_map(number).collect()
+    async fn seal(&self, epochs: impl IntoIterator<Item = u64>) {
+        for epoch in epochs {
+            for vnode in 0..self.rules.plan.vnodes {
+                self.put(&format!("epoch={epoch}/vnode={vnode}/partial.bin")).await;
+            }
+            self.put(&format!("epoch={epoch}/_COMMIT")).await;
+        }
     }
 
-    async fn registers(&self) -> BTreeSet<String> {
-        self.keys().await.into_iter().filter(|key| key.starts_with(REGISTERS)).collect()
+    async fn prune(&self) -> Result<PruneReport, PruneError> {
+        self.prune_by(Approval::Automatic, &Always).await
     }
 
-    async fn prune(&mut self) -> Result<PruneReport, PruneError> {
-        self.prune_asking(&Always).await
-    }
-
-    async fn prune_asking(&mut self, permission: &dyn Permission) -> Result<PruneReport, PruneError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let approval = std::mem::take(&mut self.approval);
-        let (rules, identity) = (&self.rules, &self.identity);
-        run(&self.root(), rules, identity, approval, permission, &clock, &self.cancel, &|_| ()).await
+    async fn prune_by(&self, approval: Approval, permission: &dyn Permission) -> Result<PruneReport, PruneError> {
+        let clock: Arc<dyn Clock> = Arc::new(LongAgo);
+        run(&self.root(), &self.rules, &self.identity, approval, permission, &clock, &self.cancel, &|_| ()).await
     }
 
     async fn plan(&self) -> Plan {
-        let subject = Subject { root: self.root().url().to_owned(), policy_uid: String::new() };
+        let subject = Subject { root: "store:".into(), policy_uid: String::new() };
         plan(&self.root(), &self.rules.plan, &subject, &|_| ()).await.unwrap()
     }
-}
 
-async fn put(store: &Arc<dyn ObjectStore>, key: &str) {
-    store.put(&Path::from(key), PutPayload::from_static(b"{}")).await.unwrap();
-}
+    /// All keys that begin with `prefix`, as they are in the store.
+    async fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut keys: Vec<String> =
+            self.journal.inner().list(None).map_ok(|object| object.location.to_string()).try_collect().await.unwrap();
+        keys.retain(|key| key.starts_with(prefix));
+        keys.sort();
+        keys
+    }
 
-async fn keys(store: &Arc<dyn ObjectStore>) -> BTreeSet<String> {
-    store.list(None).map_ok(|object| object.location.to_string()).try_collect().await.unwrap()
-}
+    /// The epochs of which anything is left.
+    async fn epochs(&self) -> Vec<u64> {
+        let number = |key: &String| key.strip_prefix("epoch=")?.split('/').next()?.parse().ok();
+        self.keys("epoch=").await.iter().filter_map(number).collect::<BTreeSet<u64>>().into_iter().collect()
+    }
 
-/// The objects of an epoch as [`Bucket::seal`] makes it.
-fn whole(epoch: u64) -> BTreeSet<String> {
-    let names = ["vnode=0/partial.bin", "vnode=1/partial.bin", "_COMMIT"];
-    names.iter().map(|name| format!("epoch={epoch}/{name}")).collect()
-}
+    async fn floors(&self) -> Vec<String> {
+        self.keys("_epochwarden/floor/").await
+    }
 
-fn rules(keep_last: u32) -> PruneRules {
-    PruneRules {
-        plan: Rules {
-            vnodes: VNODES,
-            retention: Retention { keep_last: Some(keep_last), ..Retention::default() },
-            min_age: Duration::ZERO,
-        },
-        dry_run: false,
-        max_objects: 1_000_000,
-        deadline: Duration::from_mins(30),
+    /// Fails unless nothing was written since the journal was begun.
+    fn wrote_nothing(&self) {
+        let written = self.journal.all_of(&["PUT", "DELETE"]);
+        assert!(written.is_empty(), "{written:?}");
     }
 }
 
-fn anybody() -> Identity {
-    Identity { policy: None, ignore_owner: false, publisher: "test".into(), seen: Reading::default() }
+fn keep_last(count: u32) -> Retention {
+    Retention { keep_last: Some(count), ..Retention::default() }
 }
 
-fn policy(namespace: &str, uid: &str) -> OwnerRecord {
-    OwnerRecord {
-        cluster: "c1".into(),
-        namespace: namespace.into(),
-        name: "orders".into(),
-        uid: uid.into(),
-        take_over: None,
-    }
+fn floor(epoch: u64) -> String {
+    format!("_epochwarden/floor/{epoch:020}")
 }
 
-/// What a [`Run`] needs that only deletes.
-struct Parts {
-    rules: PruneRules,
-    identity: Identity,
-    clock: Arc<dyn Clock>,
-    cancel: CancellationToken,
+/// Epochs and objects: those that are gone, and those that are left, failed and held ones included.
+fn account(report: &PruneReport) -> ((u64, u64), (u64, u64)) {
+    ((report.epochs, report.objects), (report.remainder.epochs, report.remainder.objects))
 }
 
-impl Default for Parts {
-    fn default() -> Self {
-        Self { rules: rules(1), identity: anybody(), clock: Arc::new(SystemClock), cancel: CancellationToken::new() }
-    }
-}
-
-impl Parts {
-    fn run<'a>(&'a self, root: &'a Root) -> Run<'a> {
-        Run {
-            root,
-            rules: &self.rules,
-            identity: &self.identity,
-            permission: &Always,
-            clock: &self.clock,
-            progress: &|_| (),
-            registers: Registers::new(root.clone(), "test"),
-            subject: Subject { root: String::new(), policy_uid: String::new() },
-            until: Until::new(&self.cancel, self.rules.deadline),
-        }
-    }
-}
-
-/// Says yes so many times.
-struct Yes(Mutex<usize>);
+/// A permission that does something of the test's.
+struct Asking<F>(F);
 
 #[async_trait]
-impl Permission for Yes {
+impl<F> Permission for Asking<F>
+where
+    F: Fn() -> BoxFuture<'static, Result<(), Stop>> + Send + Sync,
+{
     async fn ask(&self) -> Result<(), Stop> {
-        let mut left = self.0.lock().unwrap();
-        *left = left.checked_sub(1).ok_or_else(|| Stop::NotPermitted { message: "suspended".into() })?;
-        Ok(())
+        (self.0)().await
     }
+}
+
+/// Permits until `key` is gone.
+fn until_gone(journal: &Journal, key: &str) -> impl Permission {
+    let (journal, key) = (journal.clone(), Path::from(key));
+    Asking(move || -> BoxFuture<'static, Result<(), Stop>> {
+        let (journal, key) = (journal.clone(), key.clone());
+        Box::pin(async move {
+            match journal.inner().head(&key).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Stop::NotPermitted { message: "suspended".into() }),
+            }
+        })
+    })
 }

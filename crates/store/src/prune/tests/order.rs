@@ -1,118 +1,323 @@
+//! What is written and deleted, and in which order.
+
+use epochwarden_testkit::fault::Operation;
+
 use super::*;
-
-const FLOOR_3: &str = "_epochwarden/floor/00000000000000000003";
-
-#[tokio::test]
-async fn the_floor_is_durable_before_the_first_delete() {
-    let mut bucket = Bucket::with(1..=3).await;
-    let memory = Arc::clone(bucket.memory());
-    bucket.faults.before(Operation::Delete, "*").run(move || {
-        let memory = Arc::clone(&memory);
-        async move {
-            memory.head(&Path::from(FLOOR_3)).await.expect("the floor is durable");
-        }
-    });
-    let report = bucket.prune().await.unwrap();
-    assert_eq!((report.outcome, report.floor), (PruneOutcome::Succeeded, Some(Epoch::new(3))));
-    assert_eq!(bucket.epochs().await, [3].into());
-}
+use crate::root::RootSettings;
 
 #[tokio::test]
-async fn the_floor_says_which_plan_of_which_policy_raised_it() {
-    let mut bucket = Bucket::with(1..=3).await;
-    bucket.identity.policy = Some(policy("streaming", "u1"));
-    let report = bucket.prune().await.unwrap();
-    let body = bucket.memory().get(&Path::from(FLOOR_3)).await.unwrap().bytes().await.unwrap();
-    let floor: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&floor["before"], &floor["policy"]), (&"3".into(), &"u1".into()));
-    assert_eq!((&floor["planDigest"], &floor["publisher"]), (&report.plan.digest.into(), &"test".into()));
+async fn the_floor_is_durable_before_the_first_delete_and_stands_above_the_highest_deleted_epoch() {
+    let bench = Bench::sealed(1..=5).await;
+    let report = bench.prune().await.unwrap();
+    assert_eq!(report.outcome, PruneOutcome::Succeeded);
+    assert_eq!(account(&report), ((4, 4 * OBJECTS), (0, 0)));
+    assert_eq!(report.bytes, 4 * OBJECTS * 5);
+    assert_eq!((report.failed, report.floor), (0, Some(Epoch::new(5))));
+    assert_eq!(bench.epochs().await, [5]);
+    let written = bench.journal.all_of(&["PUT", "DELETE"]);
+    assert_eq!(written[0], format!("PUT {}", floor(5)), "{written:?}");
+    assert_eq!(bench.journal.all_of(&["DELETE"]).len(), 12);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_floor_cannot_be_published_nothing_is_deleted() {
-    let mut bucket = Bucket::with(1..=3).await;
-    bucket.faults.before(Operation::Put, "_epochwarden/floor/*").fail();
-    bucket.prune().await.unwrap_err();
-    assert_eq!(bucket.keys().await, (1..=3).flat_map(whole).collect());
-}
-
-#[tokio::test]
-async fn a_policy_claims_the_root_before_its_first_other_write() {
-    let ours = policy("streaming", "u1");
-    for (highest, claimed) in [(None, 1), (Some(policy("streaming", "u0")), 2), (Some(ours.clone()), 1)] {
-        let mut bucket = Bucket::with(1..=3).await;
-        if let Some(owner) = &highest {
-            bucket.put_owner(1, owner).await;
+async fn a_floor_that_is_not_known_to_stand_deletes_nothing() {
+    let refused = |key: &str| object_store::Error::PermissionDenied { path: key.to_owned(), source: "no".into() };
+    for (fault, class) in [("refused", ErrorClass::AccessDenied), ("unanswered", ErrorClass::OutcomeUnknown)] {
+        let bench = Bench::sealed(1..=3).await;
+        let hook = bench.faults.before(Operation::Put, "_epochwarden/floor/*");
+        if fault == "refused" {
+            hook.fail_with(refused);
+        } else {
+            hook.fail();
         }
-        bucket.identity.policy = Some(ours.clone());
-        let (memory, expected) = (Arc::clone(bucket.memory()), Path::from(key::register(RegisterKind::Owner, claimed)));
-        bucket.faults.before(Operation::Put, "_epochwarden/floor/*").once().run(move || {
-            let (memory, expected) = (Arc::clone(&memory), expected.clone());
-            async move {
-                let body = memory.get(&expected).await.unwrap().bytes().await.unwrap();
-                let owner: OwnerRecord = serde_json::from_slice(&body).unwrap();
-                assert_eq!(owner, policy("streaming", "u1"));
-            }
-        });
-        assert_eq!(bucket.prune().await.unwrap().epochs, 2);
-        assert_eq!(bucket.faults.pending(), 0);
-        let owners = bucket.registers().await.iter().filter(|key| key.contains("/owner/")).count();
-        assert_eq!(owners as u64, claimed, "{highest:?}");
+        let error = bench.prune().await.unwrap_err();
+        assert_eq!(error.class(), Some(class), "{error}");
+        bench.wrote_nothing();
+        assert_eq!(bench.epochs().await, [1, 2, 3]);
     }
 }
 
 #[tokio::test]
-async fn seals_go_first_batch_by_batch_and_oldest_first() {
-    const BATCH: u64 = 1000;
-    let mut bucket = Bucket::with(1..=BATCH + 2).await;
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    // Of the first partial that goes at all, and of the first one of the second batch.
-    for first in ["epoch=*/vnode=*".to_owned(), format!("epoch={}/vnode=*", BATCH + 1)] {
-        let (memory, seen) = (Arc::clone(bucket.memory()), Arc::clone(&seen));
-        bucket.faults.before(Operation::Delete, &first).once().run(move || {
-            let (memory, seen) = (Arc::clone(&memory), Arc::clone(&seen));
-            async move {
-                let keys = keys(&memory).await;
-                let sealed = |key: &String| key.strip_prefix("epoch=")?.strip_suffix("/_COMMIT")?.parse::<u64>().ok();
-                seen.lock().unwrap().push(keys.iter().filter_map(sealed).collect::<Vec<_>>());
-            }
-        });
+async fn a_floor_whose_answer_is_lost_is_read_back_and_the_prune_goes_on() {
+    let bench = Bench::sealed(1..=3).await;
+    bench.faults.after(Operation::Put, "_epochwarden/floor/*").once().fail();
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome, bench.faults.pending()), (PruneOutcome::Succeeded, 0));
+    assert_eq!(bench.epochs().await, [3]);
+}
+
+#[tokio::test]
+async fn a_floor_that_stands_higher_stays_and_is_the_one_reported() {
+    let bench = Bench::sealed(1..=3).await;
+    bench.put(&floor(40)).await;
+    let report = bench.prune().await.unwrap();
+    assert_eq!(report.floor, Some(Epoch::new(40)), "the floor never falls, and neither does what is said of it");
+    assert_eq!(bench.floors().await, [floor(40)]);
+    assert_eq!(bench.epochs().await, [3]);
+}
+
+#[tokio::test]
+async fn old_floors_are_trimmed_and_the_new_one_stays() {
+    let bench = Bench::new().await;
+    for number in 1..=20 {
+        bench.put(&floor(number)).await;
     }
-    assert_eq!(bucket.prune().await.unwrap().epochs, BATCH + 1);
-    assert_eq!(*seen.lock().unwrap(), [vec![BATCH + 1, BATCH + 2], vec![BATCH + 2]], "the seals that were left then");
+    bench.seal(101..=103).await;
+    bench.prune().await.unwrap();
+    let floors = bench.floors().await;
+    assert!(floors.len() <= 17, "{floors:?}");
+    assert_eq!(floors.last(), Some(&floor(103)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_seal_of_a_batch_is_gone_before_the_first_partial_goes() {
+    let bench = Bench::sealed(1..=6).await;
+    bench.put("epoch=1/manifest").await;
+    bench.seal([7]).await;
+    // The others would be long done.
+    bench.faults.before(Operation::Delete, "epoch=4/_COMMIT").once().delay(Duration::from_mins(1));
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome, bench.faults.pending()), (PruneOutcome::Succeeded, 0));
+    let deleted = bench.journal.all_of(&["DELETE"]);
+    let seals = deleted.iter().take_while(|event| event.ends_with("/_COMMIT")).count();
+    assert_eq!(seals, 6, "{deleted:?}");
+    assert_eq!(deleted.len(), 6 * 3 + 1);
 }
 
 #[tokio::test]
-async fn an_epoch_whose_seal_is_not_confirmed_gone_stays_whole() {
-    let mut bucket = Bucket::with(1..=4).await;
-    bucket.faults.before(Operation::Delete, "epoch=2/_COMMIT").fail();
-    let report = bucket.prune().await.unwrap();
-    assert_eq!(report.outcome, PruneOutcome::PartlyFailed);
-    assert_eq!((report.epochs, report.objects, report.failed), (2, 6, 1));
-    assert_eq!(report.remainder, Remainder { epochs: 1, objects: 3 });
-    assert_eq!(report.errors[0].key, "epoch=2/_COMMIT");
-    let left = bucket.keys().await.into_iter().filter(|key| key.starts_with("epoch=")).collect::<BTreeSet<_>>();
-    assert_eq!(left, [2, 4].into_iter().flat_map(whole).collect());
+async fn batches_go_oldest_first_and_each_to_its_end() {
+    let mut bench = Bench::new().await;
+    bench.rules.plan.vnodes = 1;
+    bench.seal(1..=2002).await;
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((2001, 4002), (0, 0))));
+    let epochs = |keys: &[String]| -> BTreeSet<u64> {
+        let number = |event: &String| event.strip_prefix("DELETE epoch=")?.split('/').next()?.parse().ok();
+        keys.iter().map(|event| number(event).unwrap()).collect()
+    };
+    let deleted = bench.journal.all_of(&["DELETE"]);
+    assert_eq!(epochs(&deleted[..2000]), (1..=1000).collect());
+    assert_eq!(epochs(&deleted[2000..4000]), (1001..=2000).collect());
+    assert_eq!(epochs(&deleted[4000..]), [2001].into());
+    assert_eq!(bench.epochs().await, [2002]);
 }
 
 #[tokio::test]
-async fn a_seal_whose_deletion_was_not_answered_holds_its_epoch_too() {
-    let mut bucket = Bucket::with(1..=3).await;
-    bucket.faults.after(Operation::Delete, "epoch=1/_COMMIT").once().fail();
-    let report = bucket.prune().await.unwrap();
-    assert_eq!((report.epochs, report.failed), (1, 1));
-    let left = bucket.keys().await;
-    assert!(left.contains("epoch=1/vnode=0/partial.bin") && left.contains("epoch=1/vnode=1/partial.bin"), "{left:?}");
-    assert_eq!(bucket.prune().await.unwrap().outcome, PruneOutcome::Succeeded);
-    assert_eq!(bucket.epochs().await, [3].into());
+async fn epochs_that_were_never_sealed_go_below_the_kept_ones_and_stay_above() {
+    let bench = Bench::new().await;
+    bench.put("epoch=1/vnode=0/partial.bin").await;
+    bench.put("epoch=2/vnode=1/partial.bin").await;
+    bench.seal([3]).await;
+    bench.put("epoch=4/vnode=0/partial.bin").await;
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((2, 2), (0, 0))));
+    assert_eq!(bench.epochs().await, [3, 4]);
 }
 
 #[tokio::test]
-async fn two_pruners_at_once_delete_only_what_their_plans_say() {
-    let mut one = Bucket::with(1..=40).await;
-    one.rules = rules(5);
-    let mut other = Bucket { faults: one.faults.clone(), rules: rules(9), ..Bucket::with([]).await };
-    let (a, b) = tokio::join!(one.prune(), other.prune());
-    assert_eq!((a.unwrap().outcome, b.unwrap().outcome), (PruneOutcome::Succeeded, PruneOutcome::Succeeded));
-    assert_eq!(one.epochs().await, (36..=40).collect());
+async fn an_abandoned_epoch_that_is_sealed_before_the_floor_loses_its_seal_before_its_partials() {
+    let bench = Bench::new().await;
+    bench.put("epoch=1/vnode=0/partial.bin").await;
+    bench.put("epoch=1/vnode=1/partial.bin").await;
+    bench.seal([2]).await;
+    let journal = bench.journal.clone();
+    bench.faults.before(Operation::Put, "_epochwarden/floor/*").once().run(move || {
+        let journal = journal.clone();
+        async move { journal.put_unnoticed("epoch=1/_COMMIT", "late").await }
+    });
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((1, 2), (0, 0))));
+    assert_eq!(bench.epochs().await, [2]);
+    let seal = bench.journal.position("DELETE epoch=1/_COMMIT");
+    assert!(seal < bench.journal.position("DELETE epoch=1/vnode=0/partial.bin"));
+}
+
+#[tokio::test]
+async fn everything_below_an_epoch_goes_with_it() {
+    let bench = Bench::new().await;
+    for key in ["manifest.json", "sub/a/b", "vnode=0/base.bin", "vnode=00/partial.bin", "vnode=77/partial.bin"] {
+        bench.put(&format!("epoch=1/{key}")).await;
+    }
+    // More than a plan remembers.
+    for number in 0..2100 {
+        bench.put(&format!("epoch=2/notes/{number}")).await;
+    }
+    bench.seal(1..=3).await;
+    let report = bench.prune().await.unwrap();
+    assert_eq!(report.outcome, PruneOutcome::Succeeded, "{:?}", report.errors);
+    assert_eq!(account(&report), ((2, 5 + 2100 + 2 * OBJECTS), (0, 0)));
+    assert_eq!(report.bytes, report.objects * 5);
+    assert_eq!(bench.keys("epoch=").await.len(), 3);
+    assert_eq!(bench.journal.count("LIST epoch=3"), 0, "what is kept is not looked at");
+}
+
+#[tokio::test]
+async fn neither_foreign_keys_nor_anything_below_epochwarden_is_touched() {
+    let bench = Bench::sealed(1..=3).await;
+    let foreign = [
+        "epoch=001/_COMMIT",
+        "epoch=001/vnode=0/partial.bin",
+        "epoch=18446744073709551616/vnode=0/partial.bin",
+        "readme.txt",
+        "data/epoch=1/vnode=0/partial.bin",
+        "_epochwarden/owner-notes",
+        "_epochwarden/probe/5e1a",
+        "_epochwarden/fence/1",
+    ];
+    for key in foreign {
+        bench.put(key).await;
+    }
+    bench.prune().await.unwrap();
+    let left = bench.keys("").await;
+    for key in foreign.into_iter().chain([FENCE]) {
+        assert!(left.iter().any(|left| left == key), "{key} is gone");
+    }
+    assert_eq!(left.len(), foreign.len() + 1 + 1 + 3, "the fence, the floor, epoch 3: {left:?}");
+}
+
+#[tokio::test]
+async fn an_epoch_with_a_folder_marker_is_held_and_the_others_go() {
+    for marker in ["epoch=2", "epoch=2/vnode=1"] {
+        let bench = Bench::sealed(1..=4).await;
+        bench.faults.list_also(marker);
+        let report = bench.prune().await.unwrap();
+        assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((2, 6), (0, 0))), "{marker}");
+        assert_eq!(bench.epochs().await, [2, 4]);
+        assert_eq!(bench.keys("epoch=2/").await.len(), 3, "its seal included");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_listed_again_after_its_delete_succeeded_is_told_once_and_not_counted() {
+    let bench = Bench::sealed(1..=3).await;
+    // The marker of a folder inside the epoch: no object is there to be deleted.
+    bench.faults.list_also("epoch=1/sub");
+    for run in 0..2 {
+        bench.journal.forget();
+        let report = bench.prune().await.unwrap();
+        assert_eq!(report.outcome, PruneOutcome::PartlyFailed);
+        assert_eq!((report.failed, report.errors.len()), (1, 1), "{:?}", report.errors);
+        assert_eq!(report.errors[0].key, "epoch=1/sub");
+        let (done, left) = account(&report);
+        assert_eq!(left, (1, 1), "the epoch is not gone");
+        assert_eq!(done, if run == 0 { (1, 6) } else { (0, 0) });
+        assert_eq!(bench.journal.count("DELETE epoch=1/sub"), 1, "tried once");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_written_meanwhile_leaves_its_epoch_for_the_next_run() {
+    let bench = Bench::new().await;
+    bench.put("epoch=1/manifest").await;
+    bench.seal(1..=2).await;
+    let journal = bench.journal.clone();
+    bench.faults.after(Operation::Delete, "epoch=1/manifest").once().run(move || {
+        let journal = journal.clone();
+        async move { journal.put_unnoticed("epoch=1/straggler", "late").await }
+    });
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.epochs, report.remainder.epochs, report.failed), (0, 1, 0), "{:?}", report.errors);
+    assert_eq!(bench.keys("epoch=1/").await, ["epoch=1/straggler"]);
+}
+
+#[tokio::test]
+async fn a_newer_seal_that_appears_in_an_epoch_is_never_deleted() {
+    let bench = Bench::new().await;
+    for number in 0..100 {
+        bench.put(&format!("epoch=1/notes/{number}")).await;
+    }
+    bench.seal(1..=2).await;
+    let journal = bench.journal.clone();
+    bench.faults.after(Operation::Delete, "epoch=1/_COMMIT").once().run(move || {
+        let journal = journal.clone();
+        async move { journal.put_unnoticed("epoch=1/_SEAL", "newer").await }
+    });
+    let report = bench.prune().await.unwrap();
+    assert_eq!(bench.faults.pending(), 0);
+    assert!(bench.keys("epoch=1/").await.contains(&"epoch=1/_SEAL".to_owned()));
+    assert_eq!((report.outcome, report.epochs), (PruneOutcome::PartlyFailed, 0));
+}
+
+#[tokio::test]
+async fn running_again_deletes_nothing_and_writes_nothing() {
+    let bench = Bench::sealed(1..=5).await;
+    bench.prune().await.unwrap();
+    bench.journal.forget();
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((0, 0), (0, 0))));
+    assert_eq!(report.floor, None);
+    bench.wrote_nothing();
+}
+
+#[tokio::test]
+async fn a_run_reports_exactly_the_requests_that_it_made() {
+    let bench = Bench::sealed(1..=4).await;
+    let report = bench.prune().await.unwrap();
+    let count = |operation: &str| bench.journal.all_of(&[operation]).len() as u64;
+    let crate::RequestCounts { list, get, head, put, delete } = report.requests;
+    assert_eq!((list, get + head, put, delete), (count("LIST"), count("GET"), count("PUT"), count("DELETE")));
+    assert_eq!((put, delete, get), (1, 9, 0), "the floor, and each object");
+    assert_eq!(bench.journal.count("LIST "), 1, "one listing of the root");
+    assert_eq!(list, 4, "and the registers: at first, before the floor, before the batch");
+}
+
+#[tokio::test]
+async fn progress_rises_by_objects_to_the_whole() {
+    let bench = Bench::sealed(1..=4).await;
+    let seen = std::sync::Mutex::new(Vec::new());
+    let clock: Arc<dyn Clock> = Arc::new(LongAgo);
+    let note = |progress| seen.lock().unwrap().push(progress);
+    let Bench { rules, identity, cancel, .. } = &bench;
+    run(&bench.root(), rules, identity, Approval::Automatic, &Always, &clock, cancel, &note).await.unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.contains(&PruneProgress::Listing { objects: 13 }), "{seen:?}");
+    let deleting: Vec<_> = (1..=9).map(|done| PruneProgress::Deleting { done, total: 9 }).collect();
+    assert_eq!(seen[seen.len() - 9..], deleting);
+}
+
+#[tokio::test]
+async fn a_folder_is_pruned_and_keeps_no_empty_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |key: &str| {
+        let path = folder.path().join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "state").unwrap();
+    };
+    for epoch in 1..=3 {
+        for key in ["vnode=0/partial.bin", "vnode=1/partial.bin", "notes/a/b", "_COMMIT"] {
+            write(&format!("epoch={epoch}/{key}"));
+        }
+    }
+    write(FENCE);
+    let root = Root::open(&format!("file://{}", folder.path().display()), [], &RootSettings::default()).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(LongAgo);
+    // A key that is gone before its turn comes: the store says that it is not there.
+    let missing = folder.path().join("epoch=1/vnode=0/partial.bin");
+    let permission = Asking(move || -> BoxFuture<'static, Result<(), Stop>> {
+        if std::fs::remove_file(&missing).is_ok() {
+            std::fs::remove_dir(missing.parent().unwrap()).unwrap();
+        }
+        Box::pin(async { Ok(()) })
+    });
+    let Bench { rules, identity, cancel, .. } = Bench::without_fence();
+    let report =
+        run(&root, &rules, &identity, Approval::Automatic, &permission, &clock, &cancel, &|_| ()).await.unwrap();
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((2, 8), (0, 0))), "{report:?}");
+    let mut left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["_epochwarden", "epoch=3"]);
+    assert_eq!(std::fs::read_dir(folder.path().join("epoch=3")).unwrap().count(), 4);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_objects_go() {
+    let mut bench = Bench::new().await;
+    bench.rules.plan.vnodes = 99;
+    bench.seal(1..=1001).await;
+    let report = bench.prune().await.unwrap();
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((1000, 100_000), (0, 0))));
+    assert_eq!(bench.epochs().await, [1001]);
 }

@@ -120,3 +120,18 @@ async fn a_lost_register_is_refused_before_anything_is_written() {
         refused(&bench, ErrorClass::RegisterLost).await;
     }
 }
+
+#[tokio::test]
+async fn old_owners_are_trimmed_and_the_new_one_stays() {
+    let mut bench = Bench::sealed(1..=3).await;
+    for number in 1..20 {
+        bench.put(&owner(number)).await;
+    }
+    let body = r#"{"cluster":"c1","namespace":"streaming","name":"orders","uid":"u1","takeOver":null}"#;
+    bench.journal.put_unnoticed(&owner(20), body).await;
+    bench.identity.policy = Some(policy("orders", "u2"));
+    bench.prune().await.unwrap();
+    let owners = bench.keys("_epochwarden/owner/").await;
+    assert!(owners.len() <= 17, "{owners:?}");
+    assert_eq!(owners.last(), Some(&owner(21)));
+}

@@ -103,3 +103,16 @@ async fn any_deadline_and_any_bound_of_objects_is_taken() {
     bench.rules.max_objects = u64::MAX;
     assert_eq!(bench.prune().await.unwrap().outcome, PruneOutcome::Succeeded);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_not_waited_for_and_not_counted() {
+    let mut bench = Bench::sealed(1..=3).await;
+    bench.rules.deadline = Duration::from_mins(1);
+    bench.faults.before(Operation::Delete, "epoch=2/vnode=1/*").delay(Duration::from_hours(1));
+    let started = Instant::now();
+    let report = bench.prune().await.unwrap();
+    assert_eq!(report.outcome, PruneOutcome::Stopped { stop: Stop::Deadline });
+    assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
+    assert!(bench.keys("epoch=2/").await.contains(&"epoch=2/vnode=1/partial.bin".to_owned()));
+    assert_eq!((report.epochs, report.remainder.epochs, report.failed), (0, 2, 0), "{report:?}");
+}
