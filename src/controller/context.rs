@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use epochwarden_store::Clock;
 use kube::Client;
-use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Mutex, Semaphore, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::leases::Leases;
 use super::monotonic::Monotonic;
 use super::notices::Notices;
-use crate::api::StateEpochPolicy;
-use crate::server::Metrics;
+use crate::server::{Metrics, PolicyName};
 
 /// How often Secrets are read again, in all: a bound on what the operator asks of the API server, whatever the number of policies.
 const SECRET_READS_PER_SECOND: u32 = 100;
@@ -67,7 +65,7 @@ pub(crate) struct Context {
     /// One permit per run.
     pub(crate) runs: Arc<Semaphore>,
     /// Asks for a look at one policy, soon. One that is lost to a full channel comes with the next regular look.
-    pub(crate) wake: broadcast::Sender<ObjectRef<StateEpochPolicy>>,
+    pub(crate) wake: broadcast::Sender<PolicyName>,
     secret_reads: Mutex<Interval>,
 }
 
@@ -109,8 +107,34 @@ impl Context {
         }
     }
 
+    /// Asks for a look at one policy, soon.
+    pub(crate) fn wake(&self, policy: PolicyName) {
+        // Nobody listens only while the operator starts or stops, and a start looks at every policy.
+        let _ = self.wake.send(policy);
+    }
+
     /// Waits for this caller's turn to read a Secret again.
     pub(crate) async fn turn_to_read_a_secret(&self) {
         self.secret_reads.lock().await.tick().await;
+    }
+
+    /// One that reaches no API server: for what can be decided without.
+    #[cfg(test)]
+    pub(crate) fn alone() -> Arc<Self> {
+        let nowhere = "http://127.0.0.1:1".parse().unwrap();
+        let client = Client::try_from(kube::Config::new(nowhere)).unwrap();
+        let settings = Settings {
+            watch_namespaces: Vec::new(),
+            policy_selector: None,
+            allow_ambient_credentials: Vec::new(),
+            allow_file_roots: Vec::new(),
+            max_concurrent_runs: 1,
+            lease_poll: Duration::from_secs(10),
+            http: ([127, 0, 0, 1], 0).into(),
+            instance: "test".into(),
+        };
+        let (notices, _) = Notices::start(client.clone(), None, tokio_util::sync::CancellationToken::new());
+        let clock = Arc::new(epochwarden_store::SystemClock);
+        Arc::new(Self::new(client, settings, clock, Metrics::new(), notices, "cluster".into()))
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use url::Url;
 
+use super::answer::answer;
 use super::stores::StoreProblem;
 use crate::api::condition::StoreReady;
 use crate::api::spec::SECRET_KEYS;
@@ -20,23 +21,27 @@ pub(super) struct Credentials {
 
 /// Reads a policy's Secret. One GET; nothing of its values is in an error.
 pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result<Credentials, StoreProblem> {
-    let secret = match Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await {
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let secret = match answer(api.get_opt(name)).await {
         Ok(Some(secret)) => secret,
         Ok(None) => {
             let message = format!(
                 "there is no Secret {namespace}/{name}: create it, or correct spec.store.credentials.secretRef"
             );
-            return Err(StoreProblem { reason: StoreReady::SecretNotFound, message });
+            return Err(StoreProblem { reason: StoreReady::SecretNotFound, message, lasting: true });
         }
         Err(error) => {
+            // A refusal is somebody's will; any other failure says nothing of the Secret that was read before.
+            let lasting = matches!(error.code(), Some(401 | 403));
             let message = format!("the Secret {namespace}/{name} could not be read: {error}; trying again");
-            return Err(StoreProblem { reason: StoreReady::SecretNotFound, message });
+            return Err(StoreProblem { reason: StoreReady::SecretNotFound, message, lasting });
         }
     };
     let identity = format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());
     let options = options(secret.data.unwrap_or_default()).map_err(|problem| StoreProblem {
         reason: StoreReady::InvalidConfiguration,
         message: format!("the Secret {namespace}/{name}: {problem}"),
+        lasting: true,
     })?;
     Ok(Credentials { options, identity })
 }
@@ -72,7 +77,7 @@ pub(super) fn is_under(url: &str, prefixes: &[String]) -> bool {
 
 /// Refuses a folder outside of the roots that the cluster's operator allowed. Symbolic links count as where they lead.
 pub(super) fn check_file_root(url: &str, roots: &[std::path::PathBuf]) -> Result<(), StoreProblem> {
-    let refuse = |message: String| StoreProblem { reason: StoreReady::InvalidConfiguration, message };
+    let refuse = |message: String| StoreProblem { reason: StoreReady::InvalidConfiguration, message, lasting: true };
     let path = Url::parse(url)
         .ok()
         .and_then(|url| url.to_file_path().ok())

@@ -2,16 +2,24 @@
 //!
 //! One task per policy owns the fence. It uses a store client of its own and waits for nobody: not for runs, not for the status.
 
+mod again;
+mod subscription;
+mod told;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use epochwarden_core::Version;
-use epochwarden_core::lease::{self, Expiry, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
+use epochwarden_core::lease::{self, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
 use epochwarden_core::register::RegisterKind;
 use epochwarden_store::registers::Record;
 use epochwarden_store::{ErrorClass, Published, Registers, StoreError};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use again::{Again, Stopped, opening};
+use subscription::{Subscription, changed};
+use told::{status_of, status_of_nobody, worded_once};
 
 use super::backoff::Backoff;
 use super::context::Context;
@@ -22,10 +30,9 @@ use super::registry::Handle;
 use super::stores::Stores;
 use crate::api::StateEpochPolicy;
 use crate::api::condition::{FenceCurrent, Reason as _};
-use crate::api::status::FenceStatus;
 
 /// How long the task sleeps when only a change can give it something to do.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// How often one look may go from decision to action and back, before it waits: each round follows a reading that changed.
 const ROUNDS: usize = 6;
@@ -47,24 +54,10 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
             _ = policy.changed() => {}
             _ = stores.changed() => {}
             () = changed(&mut task.lease) => {}
+            () = task.doubt.notified() => task.known = None,
             () = tokio::time::sleep_until(Instant::now() + wait) => {}
         }
     }
-}
-
-async fn changed(lease: &mut Option<Subscription>) {
-    let Some(lease) = lease else {
-        return std::future::pending().await;
-    };
-    // The sender lives as long as its subscriber.
-    if lease.seen.changed().await.is_err() {
-        std::future::pending().await
-    }
-}
-
-struct Subscription {
-    key: LeaseKey,
-    seen: watch::Receiver<LeaseSeen>,
 }
 
 /// What one client knows of the fence.
@@ -79,15 +72,11 @@ struct FenceTask {
     handle: Arc<Handle>,
     lease: Option<Subscription>,
     known: Option<Known>,
+    /// Says that the fence is not what is known of it.
+    doubt: Arc<Notify>,
+    /// Whether anything was found out since the task began.
+    decided: bool,
     backoff: Backoff,
-}
-
-/// Why a look ended without the fence being current.
-struct Stopped {
-    reason: FenceCurrent,
-    message: String,
-    /// When to look again, where no change is waited for.
-    again: Option<Duration>,
 }
 
 impl FenceTask {
@@ -97,6 +86,8 @@ impl FenceTask {
             handle,
             lease: None,
             known: None,
+            doubt: Arc::default(),
+            decided: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
         }
     }
@@ -108,19 +99,20 @@ impl FenceTask {
             return self.stopped(Stopped {
                 reason: FenceCurrent::NotConfigured,
                 message: "the policy names no Lease: the operator publishes no fence".into(),
-                again: None,
+                again: Again::WhenChanged,
             });
         };
         if policy.spec.suspend {
             let message =
                 "the policy is suspended: the fence does not move, so a deposed leader is not stopped".to_owned();
-            return self.stopped(Stopped { reason: FenceCurrent::Suspended, message, again: None });
+            return self.stopped(Stopped { reason: FenceCurrent::Suspended, message, again: Again::WhenChanged });
         }
         match self.advance(&policy, &subscription).await {
             Ok(term) => {
                 self.backoff.reset();
+                self.decided = true;
                 self.current(&term);
-                self.next_look()
+                self.wait(Again::InTime)
             }
             Err(stopped) => self.stopped(stopped),
         }
@@ -134,22 +126,25 @@ impl FenceTask {
         };
         let key = LeaseKey { namespace: self.handle.name.namespace.clone(), name: fence.lease_ref.name.clone() };
         if self.lease.as_ref().is_none_or(|lease| lease.key != key) {
-            self.lease = Some(Subscription { seen: self.context.leases.subscribe(key.clone()), key: key.clone() });
+            let seen = self.context.leases.subscribe(key.clone());
+            self.lease = Some(Subscription { key: key.clone(), since: self.context.monotonic.now(), seen });
         }
         Some(key)
     }
 
     fn seen(&mut self) -> LeaseSeen {
-        self.lease.as_mut().map(|lease| lease.seen.borrow_and_update().clone()).unwrap_or_default()
+        self.lease.as_mut().map(Subscription::take).unwrap_or_default()
     }
 
     /// From what was last read to a fence that is durable, or to the reason why it is not.
     async fn advance(&mut self, policy: &StateEpochPolicy, key: &LeaseKey) -> Result<Term, Stopped> {
         let from = policy.version_from();
-        // The store task has seen it and claims nothing then: say what is wrong, not that the store is not ready.
+        // The store task has seen it and claims nothing then: say what is wrong, not that the store is not ready. It goes on looking, and
+        // hands out clients that have claimed the root when the register is back.
         let lost = self.handle.observed.borrow().lost;
         if let Some(lost) = lost {
-            return Err(self.refused(&lost.into()));
+            self.known = None;
+            return Err(Stopped { again: Again::WhenChanged, ..self.refused(lost.into()) });
         }
         let heard = self.seen().heard;
         if heard
@@ -172,9 +167,10 @@ impl FenceTask {
                     self.fetch(key).await?;
                     fetched = true;
                 }
-                FenceDecision::Publish(term) => self.publish(&term, seen.changed).await?,
+                FenceDecision::Publish(term) => self.publish(&term, self.event(&seen)).await?,
                 FenceDecision::ReadRecord(term) => self.read_record(&term).await?,
                 FenceDecision::AwaitingAnnotation { term, until } => {
+                    self.decided = true;
                     let again = until.saturating_sub(self.context.monotonic.now());
                     return Err(Stopped {
                         reason: FenceCurrent::Pending,
@@ -182,10 +178,10 @@ impl FenceTask {
                             "{:?} holds the Lease and its annotation still gives version {} of another holder: waiting for the new one",
                             term.holder, term.version
                         ),
-                        again: Some(again),
+                        again: Again::Within(again),
                     });
                 }
-                FenceDecision::Refused(refusal) => return Err(self.refused(&refusal)),
+                FenceDecision::Refused(refusal) => return Err(self.refused(refusal)),
             }
         }
         Err(self.failed("the Lease and the fence keep changing; looking again shortly".into()))
@@ -196,8 +192,14 @@ impl FenceTask {
         fetched.map_err(|error| Stopped {
             reason: FenceCurrent::Pending,
             message: format!("the Lease {}/{} could not be read: {error}; trying again", key.namespace, key.name),
-            again: Some(self.backoff.next()),
+            again: Again::After(self.backoff.next()),
         })
+    }
+
+    /// When the change arrived that a publication answers.
+    fn event(&self, seen: &LeaseSeen) -> Option<Duration> {
+        let since = self.lease.as_ref().map(|lease| lease.since)?;
+        seen.changed.map(|changed| changed.max(since))
     }
 
     /// What is known of the fence in this store, read once per client.
@@ -205,27 +207,49 @@ impl FenceTask {
         let stores = self.handle.stores.borrow().clone().filter(|stores| stores.claimed);
         let Some(stores) = stores else {
             self.known = None;
-            return Err(Stopped {
-                reason: FenceCurrent::StoreNotReady,
-                message: "the store is not ready: see the condition StoreReady".into(),
-                again: None,
+            return Err(if self.handle.observed.borrow().opened {
+                let message = "the store is not ready: see the condition StoreReady".into();
+                Stopped { reason: FenceCurrent::StoreNotReady, message, again: Again::WhenChanged }
+            } else {
+                opening()
             });
         };
         if self.known.as_ref().is_none_or(|known| !known.stores.is_same(&stores)) {
             let registers = Registers::new(stores.fence.clone(), self.context.publisher.clone());
             registers.remember(&self.handle.observed.borrow().seen);
             let fence = match registers.read().await {
-                Ok(reading) => FenceSeen { highest: reading.fence, record: RecordSeen::Unread, lost: None },
+                Ok(reading) => self.stands(&registers, reading.fence).await?,
+                // From here on the store task watches over it.
                 Err(StoreError::RegisterLost(lost)) => {
-                    FenceSeen { highest: Version::OFF, record: RecordSeen::Unread, lost: Some(lost) }
+                    self.handle.look_again.notify_one();
+                    return Err(Stopped { again: Again::After(self.backoff.next()), ..self.refused(lost.into()) });
                 }
                 Err(error) => return Err(self.store_failed("reading the registers", &error)),
             };
             self.known = Some(Known { stores, registers, fence });
         }
-        let stopped =
-            || Stopped { reason: FenceCurrent::Pending, message: "the store is being opened".into(), again: None };
-        self.known.as_mut().ok_or_else(stopped)
+        self.known.as_mut().ok_or_else(opening)
+    }
+
+    /// The fence as a listing shows it. What is higher than the status says was raised by somebody else, and is said there.
+    async fn stands(&mut self, registers: &Registers, highest: Version) -> Result<FenceSeen, Stopped> {
+        let known =
+            self.handle.observed.borrow().published.as_ref().map_or(Version::OFF, |published| published.version);
+        if highest <= known {
+            return Ok(stands_at(highest));
+        }
+        let (record, status) = match registers.fence_record(highest).await {
+            Ok(Some(Record::Readable(record))) => (RecordSeen::Read(record.clone()), status_of(record)),
+            Ok(Some(Record::Unreadable { .. })) => (RecordSeen::Unreadable, status_of_nobody(highest)),
+            Ok(None) => (RecordSeen::Unread, status_of_nobody(highest)),
+            Err(error) => return Err(self.store_failed("reading the fence record", &error)),
+        };
+        self.show_version(highest);
+        self.handle.observed.send_modify(|observed| {
+            observed.seen.fence = observed.seen.fence.max(highest);
+            observed.published = Some(status);
+        });
+        Ok(FenceSeen { highest, record, lost: None })
     }
 
     async fn read_record(&mut self, term: &Term) -> Result<(), Stopped> {
@@ -257,57 +281,36 @@ impl FenceTask {
             Err(_) => "failed",
         };
         self.context.metrics.fence_publish.of(&self.handle.name, &[result]).inc();
-        let known = self.known().await?;
         // What stands now is decided on in the next round, which reads the record where it has to be compared.
-        match published {
+        let highest = match published {
             Ok(Published::Created) => {
-                known.fence = FenceSeen { highest: term.version, record: RecordSeen::Unread, lost: None };
                 self.created(term, event, at);
-                self.trim_later();
+                self.trim_later(term.version);
+                term.version
             }
-            Ok(Published::AlreadyThere) | Err(StoreError::FenceConflict { .. }) => {
-                known.fence = FenceSeen { highest: term.version, record: RecordSeen::Unread, lost: None };
-            }
-            Ok(Published::Superseded { by }) => {
-                known.fence = FenceSeen { highest: by, record: RecordSeen::Unread, lost: None };
-            }
+            Ok(Published::AlreadyThere) | Err(StoreError::FenceConflict { .. }) => term.version,
+            Ok(Published::Superseded { by }) => by,
             Err(error) => return Err(self.store_failed("publishing the fence", &error)),
+        };
+        if let Some(known) = &mut self.known {
+            known.fence = stands_at(highest);
         }
         Ok(())
     }
 
-    /// The record is durable, and this process wrote it.
-    fn created(&self, term: &Term, event: Option<Duration>, at: jiff::Timestamp) {
-        let lag = event.map(|event| self.context.monotonic.now().saturating_sub(event));
-        if let Some(lag) = lag {
-            self.context.metrics.fence_lag_seconds.observe(lag.as_secs_f64());
-            self.context.metrics.fence_last_lag_seconds.of(&self.handle.name, &[]).set(lag.as_secs_f64());
-        }
-        self.handle.observed.send_modify(|observed| {
-            observed.published = Some(fence_status(term, Some(at), lag));
-            observed.seen.fence = observed.seen.fence.max(term.version);
-        });
-        let note = match lag {
-            Some(lag) => format!(
-                "the fence is at version {} for {:?}, {} ms after its Lease changed",
-                term.version,
-                term.holder,
-                lag.as_millis()
-            ),
-            None => format!("the fence is at version {} for {:?}", term.version, term.holder),
-        };
-        self.context.notices.send(&self.handle.reference, Reason::FencePublished, note);
-    }
-
-    /// Old records go when the fence stands, and nobody waits for it.
-    fn trim_later(&self) {
+    /// Old records go when the fence stands at `version`, and nobody waits for it. The listing that this takes may also show a fence that
+    /// somebody else has raised further, which the publication had no need to ask for.
+    fn trim_later(&self, version: Version) {
         if let Some(known) = &self.known {
             let registers = Registers::new(known.stores.fence.clone(), self.context.publisher.clone());
-            let cancel = self.handle.cancel.clone();
+            let (cancel, doubt) = (self.handle.cancel.clone(), Arc::clone(&self.doubt));
             self.handle.tasks.spawn(async move {
                 let trim = async {
                     // Its own reading: what is superfluous is what a listing shows.
-                    if registers.read().await.is_ok() {
+                    if let Ok(reading) = registers.read().await {
+                        if reading.fence != version {
+                            doubt.notify_one();
+                        }
                         registers.trim(RegisterKind::Fence).await;
                     }
                 };
@@ -316,53 +319,43 @@ impl FenceTask {
         }
     }
 
-    fn current(&self, term: &Term) {
-        #[allow(clippy::cast_precision_loss, reason = "versions end at 2^53-1, where they are still exact")]
-        self.context.metrics.fence_version.of(&self.handle.name, &[]).set(term.version.get() as f64);
-        self.handle.observed.send_if_modified(|observed| {
-            observed.seen.fence = observed.seen.fence.max(term.version);
-            let published = observed.published.as_ref();
-            // Somebody else published it, or an earlier life of this operator did: when is in the record alone.
-            if published.is_none_or(|published| {
-                published.version != term.version || published.holder.as_ref() != Some(&term.holder)
-            }) {
-                observed.published = Some(fence_status(term, self.recorded_at(), None));
-            }
-            let message = format!("the fence is at version {} for {:?}", term.version, term.holder);
-            observed.fence.replace(Said::new(FenceCurrent::Published, message))
-        });
-    }
-
-    fn recorded_at(&self) -> Option<jiff::Timestamp> {
-        match &self.known.as_ref()?.fence.record {
-            RecordSeen::Read(record) => Some(record.published_at),
-            RecordSeen::Unread | RecordSeen::Unreadable => None,
-        }
-    }
-
-    fn refused(&self, refusal: &FenceRefusal) -> Stopped {
-        let reason = FenceCurrent::from(refusal);
-        // A Lease that is gone or silent is looked at again by events and polls; so is every other refusal, for it hangs on the Lease.
-        Stopped { reason, message: refusal.to_string(), again: None }
+    /// A Lease that is gone or silent is looked at again by events and polls; so is every other refusal, for it hangs on the Lease.
+    fn refused(&self, refusal: FenceRefusal) -> Stopped {
+        let duration = self.lease.as_ref().and_then(|lease| lease.peek().lease?.duration);
+        let refusal = worded_once(refusal, duration);
+        Stopped { reason: FenceCurrent::from(&refusal), message: refusal.to_string(), again: Again::InTime }
     }
 
     fn store_failed(&mut self, doing: &str, error: &StoreError) -> Stopped {
         // What was known may be wrong after a failure: read it again.
         self.known = None;
-        if matches!(error.class(), ErrorClass::AccessDenied | ErrorClass::BucketNotFound) {
+        let first = self.handle.observed.borrow().fence.reason != FenceCurrent::PublishFailed;
+        let look_again = match error.class() {
+            ErrorClass::AccessDenied | ErrorClass::BucketNotFound => true,
+            // The store task tries again by itself from then on, and less often than this one does.
+            ErrorClass::Unreachable => first,
+            _ => false,
+        };
+        if look_again {
             self.handle.look_again.notify_one();
         }
         self.failed(format!("{doing}: {error}"))
     }
 
     fn failed(&mut self, message: String) -> Stopped {
-        Stopped { reason: FenceCurrent::PublishFailed, message, again: Some(self.backoff.next()) }
+        Stopped { reason: FenceCurrent::PublishFailed, message, again: Again::After(self.backoff.next()) }
     }
 
     fn stopped(&mut self, stopped: Stopped) -> Duration {
         let Stopped { reason, message, again } = stopped;
+        self.decided |= reason != FenceCurrent::Pending;
+        let decided = self.decided;
         let mut transition = false;
         self.handle.observed.send_if_modified(|observed| {
+            // What an earlier life found out stands until this one has found out something.
+            if !decided && observed.fence.reason != reason {
+                return false;
+            }
             transition = observed.fence.reason != reason;
             observed.fence.replace(Said::new(reason, message.clone()))
         });
@@ -374,35 +367,18 @@ impl FenceTask {
                 tracing::info!(namespace, policy, reason = reason.as_str(), "{message}");
             }
         }
-        let next = self.next_look();
-        again.map_or(next, |again| again.min(next))
+        self.wait(again)
     }
 
-    /// How long until the Lease may have expired or the watch has been silent for too long.
-    fn next_look(&mut self) -> Duration {
-        if self.lease.is_none() {
-            return IDLE;
-        }
-        let now = self.context.monotonic.now();
-        let seen = self.seen();
-        let poll = seen.heard.map_or(Duration::ZERO, |heard| heard + self.context.settings.lease_poll);
-        let expiry = seen.lease.as_ref().map(|lease| lease::expiry(lease, now));
-        let until = match expiry {
-            Some(Expiry::At(instant)) => poll.min(instant),
-            _ => poll,
-        };
-        // Never in a hot loop, whatever the times say.
-        until.saturating_sub(now).max(Duration::from_millis(50))
+    fn wait(&self, again: Again) -> Duration {
+        let Some(lease) = &self.lease else { return IDLE };
+        again.wait(&lease.peek(), self.context.settings.lease_poll, self.context.monotonic.now())
     }
 }
 
-fn fence_status(term: &Term, at: Option<jiff::Timestamp>, lag: Option<Duration>) -> FenceStatus {
-    FenceStatus {
-        version: term.version,
-        holder: Some(term.holder.clone()),
-        lease_transitions: Some(term.lease.transitions),
-        lease_uid: Some(term.lease.uid.clone()),
-        published_at: at,
-        lag_milliseconds: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX).into()),
-    }
+fn stands_at(highest: Version) -> FenceSeen {
+    FenceSeen { highest, record: RecordSeen::Unread, lost: None }
 }
+
+#[cfg(test)]
+mod tests;

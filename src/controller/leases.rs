@@ -1,13 +1,14 @@
 //! What is known of the Leases that policies name: one watch for all of them, and a fetch where the watch was silent.
 //!
 //! Every Lease of a cluster passes through the watch, and a leader renews its own every few seconds, so nothing is kept but the facts of
-//! those that a policy subscribed to. A renewal changes the instant of arrival and wakes nobody; only a changed term does.
+//! those that a policy subscribed to. A renewal changes the instant of arrival and wakes nobody, unless the Lease had expired; a changed
+//! term does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use epochwarden_core::lease::LeaseObservation;
+use epochwarden_core::lease::{Expiry, LeaseObservation, expiry};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher::{self, watcher};
@@ -15,6 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::{NoAnswer, answer};
 use super::monotonic::Monotonic;
 
 /// Where a Lease is.
@@ -36,6 +38,8 @@ pub(crate) struct LeaseSeen {
     /// When the change that was last made known arrived.
     pub(crate) changed: Option<Duration>,
     renewal: Option<String>,
+    /// The resourceVersion that was last taken; it stays when the Lease goes.
+    version: Option<u64>,
 }
 
 /// The Leases that policies name.
@@ -76,14 +80,23 @@ impl Leases {
         sender.send_if_modified(|seen| seen.take(key, lease, now))
     }
 
+    /// Takes what a request of the instant `asked` shows, unless the watch has shown something newer since. Says whether it was news.
+    fn observe_answer(&self, key: &LeaseKey, lease: Option<&Lease>, asked: Duration) -> bool {
+        let seen = self.seen();
+        let Some(sender) = seen.get(key) else { return false };
+        let now = self.monotonic.now();
+        sender.send_if_modified(|seen| !seen.is_ahead_of(lease, asked) && seen.take(key, lease, now))
+    }
+
     /// Reads a Lease from the API server and takes what it shows.
     ///
     /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open.
-    pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), kube::Error> {
+    pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), NoAnswer> {
         let asked = self.monotonic.now();
-        let lease = Api::<Lease>::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await?;
+        let api = Api::<Lease>::namespaced(client.clone(), &key.namespace);
+        let lease = answer(api.get_opt(&key.name)).await?;
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
-        if self.observe(key, lease.as_ref())
+        if self.observe_answer(key, lease.as_ref(), asked)
             && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE)
         {
             tracing::info!(
@@ -148,7 +161,25 @@ fn key_of(lease: &Lease) -> Option<LeaseKey> {
     Some(LeaseKey { namespace: lease.namespace()?, name: lease.name_any() })
 }
 
+/// The resourceVersion, which grows with every write to the cluster.
+fn version_of(lease: &Lease) -> Option<u64> {
+    lease.resource_version()?.parse().ok()
+}
+
 impl LeaseSeen {
+    /// Whether the watch has overtaken the answer to a request of the instant `asked`. Versions are compared only then: after a restore
+    /// of the cluster they start over from lower ones, and what is read then must count all the same.
+    fn is_ahead_of(&self, answer: Option<&Lease>, asked: Duration) -> bool {
+        if self.heard.is_none_or(|heard| heard <= asked) {
+            return false;
+        }
+        let Some(answer) = answer else { return self.lease.is_some() };
+        match (version_of(answer), self.version) {
+            (Some(answered), Some(seen)) => answered < seen || (answered == seen && self.lease.is_none()),
+            _ => false,
+        }
+    }
+
     /// Takes in what was seen; `true` when a subscriber has to know.
     fn take(&mut self, key: &LeaseKey, lease: Option<&Lease>, now: Duration) -> bool {
         let first = self.heard.replace(now).is_none();
@@ -157,6 +188,7 @@ impl LeaseSeen {
             self.renewal = None;
             return self.changed_at(first || gone, now);
         };
+        self.version = version_of(lease).or(self.version);
         let spec = lease.spec.clone().unwrap_or_default();
         let renewal = spec.renew_time.map(|time| time.0.to_string());
         let mut next = LeaseObservation {
@@ -180,11 +212,13 @@ impl LeaseSeen {
                     next.holder_since = known.holder_since;
                 }
                 let changed = LeaseObservation { renewed: known.renewed, ..next.clone() } != *known;
+                let renewed = changed || renewal != self.renewal;
                 // The same renewal seen again, by a fetch or a resumed watch, proves nothing about the leader.
-                if renewal == self.renewal && !changed {
+                if !renewed {
                     next.renewed = known.renewed;
                 }
-                changed
+                // A leader that was taken for gone and is back is news as well.
+                changed || (renewed && matches!(expiry(known, now), Expiry::Expired { .. }))
             }
         };
         self.lease = Some(next);
@@ -256,6 +290,37 @@ mod tests {
         assert_eq!(seen.lease.as_ref().unwrap().holder_since, seconds(11));
         assert!(seen.take(&key(), Some(&lease("b", 2, 111)), seconds(12)), "transitions alone are a new term too");
         assert_eq!(seen.lease.as_ref().unwrap().holder_since, seconds(11));
+    }
+
+    #[test]
+    fn a_renewal_after_the_lease_expired_is_news() {
+        let mut seen = LeaseSeen::default();
+        seen.take(&key(), Some(&lease("a", 0, 100)), seconds(1));
+        assert!(!seen.take(&key(), Some(&lease("a", 0, 114)), seconds(15)), "just in time");
+        assert!(!seen.take(&key(), Some(&lease("a", 0, 114)), seconds(40)), "the same renewal again");
+        assert!(seen.take(&key(), Some(&lease("a", 0, 140)), seconds(41)));
+        assert_eq!(seen.changed, Some(seconds(41)));
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_overtaken_puts_nothing_old_back() {
+        let versioned = |holder, transitions, version: &str| {
+            let mut lease = lease(holder, transitions, 100);
+            lease.metadata.resource_version = Some(version.into());
+            lease
+        };
+        let (old, new) = (versioned("a", 0, "10"), versioned("b", 1, "11"));
+        let mut seen = LeaseSeen::default();
+        seen.take(&key(), Some(&new), seconds(5));
+        assert!(seen.is_ahead_of(Some(&old), seconds(4)), "asked before the watch showed the newer one");
+        assert!(seen.is_ahead_of(None, seconds(4)), "it was created in the meantime");
+        assert!(!seen.is_ahead_of(Some(&new), seconds(4)));
+        assert!(!seen.is_ahead_of(Some(&versioned("c", 2, "12")), seconds(4)));
+        assert!(!seen.is_ahead_of(Some(&old), seconds(6)), "versions that start over belong to a restored cluster");
+        assert!(!seen.is_ahead_of(None, seconds(6)));
+        seen.take(&key(), None, seconds(7));
+        assert!(seen.is_ahead_of(Some(&new), seconds(6)), "it was deleted in the meantime");
+        assert!(!seen.is_ahead_of(Some(&versioned("c", 0, "13")), seconds(6)), "and created again");
     }
 
     #[test]

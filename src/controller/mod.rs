@@ -11,6 +11,7 @@
 //! Reconcile waits for nothing. The fence task shares nothing with the runs, so that a prune of hours does not delay a fence by a moment.
 //! Whatever the tasks find out is a value in [`observed`]; the status is computed from it and applied whole by one task.
 
+mod answer;
 mod backoff;
 mod context;
 mod credentials;
@@ -19,6 +20,7 @@ mod leases;
 mod monotonic;
 mod notices;
 mod observed;
+mod policies;
 mod reconcile;
 mod registry;
 mod runs;
@@ -27,8 +29,6 @@ mod status;
 mod status_task;
 mod stores;
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,22 +36,21 @@ use anyhow::Context as _;
 use epochwarden_store::{Clock, SystemClock};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, reflector, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use context::Settings;
 
-use crate::api::{ANNOTATION_PREFIX, StateEpochPolicy};
-use crate::server::{self, Listed, Metrics, PolicyName, Readiness};
+use crate::server::{self, Listed, Metrics, Readiness};
 use context::Context;
 use notices::Notices;
-use reconcile::Reconciler;
+use policies::{Policies, Stored, name_of};
+use reconcile::{ReconcileError, Reconciler};
 use registry::Registry;
 
 /// How many reconciliations may run at once. Each is short.
@@ -60,8 +59,8 @@ const CONCURRENCY: u16 = 8;
 /// How long the tasks may take to end after the operator was told to stop.
 const FAREWELL: Duration = Duration::from_secs(8);
 
-/// How often the policies of the cluster are compared with those that are worked for, in case a deletion was missed.
-const SWEEP: Duration = Duration::from_secs(60);
+/// How long what serves the others may take to end after them: Events that are being sent, answers over HTTP.
+const LAST_FAREWELL: Duration = Duration::from_secs(1);
 
 /// Runs the operator until `shutdown`, and ends every task before it returns.
 ///
@@ -120,7 +119,9 @@ pub async fn run(
     }
     served.cancel();
     tasks.close();
-    tasks.wait().await;
+    if tokio::time::timeout(LAST_FAREWELL, tasks.wait()).await.is_err() {
+        tracing::debug!("an Event or an answer was still under way");
+    }
     Ok(())
 }
 
@@ -132,40 +133,16 @@ async fn control(
     listed: &Listed,
     shutdown: &CancellationToken,
 ) {
-    let config =
-        watcher::Config { label_selector: context.settings.policy_selector.clone(), ..watcher::Config::default() };
-    let api: Api<StateEpochPolicy> = match namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    };
-    let (reader, writer) = reflector::store::<StateEpochPolicy>();
-    let removed = Arc::clone(registry);
-    let stream = reflector(writer, watcher(api, config).default_backoff())
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Delete(policy)) => removed.remove(&policy.uid().unwrap_or_default()),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the watch of policies was interrupted and is being resumed"),
-        })
-        .applied_objects()
-        .predicate_filter(what_wakes, PredicateConfig::default());
-    let wakes = futures::stream::unfold(context.wake.subscribe(), |mut wakes| async move {
-        loop {
-            match wakes.recv().await {
-                Ok(policy) => return Some((policy, wakes)),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    });
-    let sweeper = sweep(registry, namespace, reader.clone(), listed, shutdown);
+    let policies = Policies::new(context, registry, namespace);
+    let (reader, stream) = policies.watch();
     let reconciler = Arc::new(Reconciler {
         context: Arc::clone(context),
         registry: Arc::clone(registry),
         shutdown: shutdown.clone(),
     });
-    let controller = Controller::for_stream(stream, reader)
+    let controller = Controller::for_stream(stream, reader.clone())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(wakes)
+        .reconcile_on(policies.wakes())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, on_error, reconciler)
         .for_each(|outcome| async move {
@@ -173,65 +150,25 @@ async fn control(
                 tracing::debug!(%error, "a reconciliation did not take place");
             }
         });
-    tokio::join!(controller, sweeper);
+    tokio::join!(controller, policies.sweep(reader, listed, shutdown));
 }
 
 #[allow(clippy::unused_async, reason = "the controller takes a future")]
-async fn reconcile(
-    policy: Arc<StateEpochPolicy>,
-    reconciler: Arc<Reconciler>,
-) -> Result<Action, reconcile::ReconcileError> {
-    let name = PolicyName { namespace: policy.namespace().unwrap_or_default(), name: policy.name_any() };
+async fn reconcile(policy: Arc<Stored>, reconciler: Arc<Reconciler>) -> Result<Action, ReconcileError> {
+    let name = name_of(&policy);
     let started = Instant::now();
     let outcome = reconciler.reconcile(&policy);
     let metrics = &reconciler.context.metrics;
     metrics.reconcile_duration_seconds.observe(started.elapsed().as_secs_f64());
-    metrics.reconcile.of(&name, &[if outcome.is_ok() { "ok" } else { "failed" }]).inc();
+    // The series of one that is being deleted may be gone already.
+    if policy.meta().deletion_timestamp.is_none() {
+        metrics.reconcile.of(&name, &[if outcome.is_ok() { "ok" } else { "failed" }]).inc();
+    }
     outcome
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
-fn on_error(policy: Arc<StateEpochPolicy>, error: &reconcile::ReconcileError, _: Arc<Reconciler>) -> Action {
+fn on_error(policy: Arc<Stored>, error: &ReconcileError, _: Arc<Reconciler>) -> Action {
     tracing::warn!(namespace = policy.namespace(), policy = policy.name_any(), %error, "reconciling failed");
-    Action::requeue(backoff::jitter(Duration::from_secs(60)))
-}
-
-/// What wakes a policy: another generation, deletion or uid, another value of one of our annotations. A status write is none of these.
-#[allow(clippy::unnecessary_wraps, reason = "a predicate may have nothing to say")]
-fn what_wakes(policy: &StateEpochPolicy) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    policy.metadata.uid.hash(&mut hasher);
-    policy.metadata.generation.hash(&mut hasher);
-    policy.metadata.deletion_timestamp.is_some().hash(&mut hasher);
-    for annotation in policy.annotations().iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)) {
-        annotation.hash(&mut hasher);
-    }
-    Some(hasher.finish())
-}
-
-/// Says that the policies are listed once they are, and from then on lets go of those that are gone.
-async fn sweep(
-    registry: &Registry,
-    namespace: Option<&str>,
-    policies: reflector::Store<StateEpochPolicy>,
-    listed: &Listed,
-    shutdown: &CancellationToken,
-) {
-    tokio::select! {
-        () = shutdown.cancelled() => return,
-        ready = policies.wait_until_ready() => if ready.is_err() { return },
-    }
-    listed.set();
-    let mut ticks = interval(SWEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let known: HashSet<String> = policies.state().iter().filter_map(|policy| policy.uid()).collect();
-        registry.retain(|handle| {
-            namespace.is_some_and(|namespace| handle.name.namespace != namespace) || known.contains(&handle.uid)
-        });
-    }
+    Action::requeue(backoff::jitter(Duration::from_mins(1)))
 }

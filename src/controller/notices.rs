@@ -9,6 +9,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::answer;
 use crate::api::condition::FenceCurrent;
 
 /// How many Events may wait for the API server.
@@ -152,7 +153,7 @@ impl Notices {
                     action: reason.action().into(),
                     secondary: None,
                 };
-                if let Err(error) = recorder.publish(&event, &reference).await {
+                if let Err(error) = answer(recorder.publish(&event, &reference)).await {
                     tracing::warn!(%error, reason = reason.as_str(), "an Event could not be recorded; its message is in the log above");
                 }
             }

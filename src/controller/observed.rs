@@ -2,12 +2,14 @@
 
 use epochwarden_core::register::{Reading, RegisterLost};
 use epochwarden_core::schedule::{LastRun, Remembered};
+use jiff::Timestamp;
 
 use super::schedules::{Schedules, Slot};
-use crate::api::StateEpochPolicyStatus;
+use crate::api::StateEpochPolicy;
 use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Reason, StoreReady};
 use crate::api::status::{
     AuditStatus, EpochsStatus, FenceStatus, MAX_HISTORY, PastRun, Phase, PlanStatus, ProgressStatus, PruneStatus,
+    RunKind,
 };
 
 /// A reason and the message that goes with it.
@@ -40,6 +42,8 @@ pub(crate) struct Observed {
     pub(crate) first_seen: bool,
     /// Of the store task.
     pub(crate) store: Said<StoreReady>,
+    /// Whether the store task of this process has come to a result: until then, `store` is what an earlier one said.
+    pub(crate) opened: bool,
     /// Which kind of store it is, once it was opened.
     pub(crate) provider: Option<String>,
     /// Of the fence task.
@@ -69,11 +73,11 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// What an earlier life of the operator knew, as the status tells it.
+    /// What an earlier life of the operator knew, as the status tells it. A condition of an earlier generation says nothing of this one.
     #[must_use]
-    pub(crate) fn from_status(status: Option<&StateEpochPolicyStatus>) -> Self {
-        let first_seen = status.is_none();
-        let status = status.cloned().unwrap_or_default();
+    pub(crate) fn of(policy: &StateEpochPolicy) -> Self {
+        let first_seen = policy.status.is_none();
+        let status = policy.status.clone().unwrap_or_default();
         let mut seen = Reading::default();
         if let Some(fence) = &status.fence {
             seen.fence = fence.version;
@@ -81,11 +85,14 @@ impl Observed {
         if let Some(floor) = status.prune.as_ref().and_then(|prune| prune.floor) {
             seen.floor = floor;
         }
+        let mut current = status.conditions.clone();
+        current.retain(|condition| condition.observed_generation == policy.metadata.generation);
         Self {
             first_seen,
-            store: Said::new(StoreReady::Pending, "the store is being opened"),
+            store: said(&current, &[]).unwrap_or_else(|| Said::new(StoreReady::Pending, "the store is being opened")),
+            opened: false,
             provider: status.store.and_then(|store| store.provider),
-            fence: Said::new(FenceCurrent::Pending, "the Lease is being read"),
+            fence: said(&current, &[]).unwrap_or_else(|| Said::new(FenceCurrent::Pending, "the Lease is being read")),
             published: status.fence,
             pruned: said(
                 &status.conditions,
@@ -119,6 +126,25 @@ impl Observed {
             audit: slot(self.audit.phase, self.audit.started_at, self.audit.next_run_at),
             running: None,
         }
+    }
+
+    /// A run begins, or waits for its turn to: from here on it is owed, whatever becomes of this process. `true` when that is news.
+    pub(crate) fn begins(&mut self, kind: RunKind, phase: Phase, now: Timestamp) -> bool {
+        let known = match kind {
+            RunKind::Prune => {
+                let message =
+                    if phase == Phase::Pending { "it waits for its turn" } else { "the root is being listed" };
+                let prune = &mut self.prune;
+                (prune.started_at, prune.finished_at, prune.progress) = (Some(now), None, None);
+                prune.message = Some(message.into());
+                &mut prune.phase
+            }
+            RunKind::Audit => {
+                (self.audit.started_at, self.audit.finished_at) = (Some(now), None);
+                &mut self.audit.phase
+            }
+        };
+        known.replace(phase) != Some(phase)
     }
 
     /// Adds a run that ended, and lets go of the oldest.

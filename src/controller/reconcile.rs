@@ -3,24 +3,31 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
 
 use super::backoff::jitter;
 use super::context::Context;
 use super::notices::Reason;
+use super::policies::Stored;
 use super::registry::{Handle, Registry};
 use super::schedules::{KINDS, Look, Request, request, until};
 use super::{fence, runs, status_task, stores};
-use crate::api::status::RunKind;
+use crate::api::status::{Phase, RunKind};
 use crate::api::{RUN_ANNOTATION, StateEpochPolicy, validate};
 
 /// The longest time between two looks at a policy.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// What a reconciliation can fail with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReconcileError {
+    /// A version of the resource that this operator does not know has stored it.
+    #[error("the policy cannot be read, so nothing is done for it: {reason}; correct it, or upgrade the operator")]
+    Unreadable {
+        /// What cannot be read.
+        reason: String,
+    },
     /// The API server always gives one.
     #[error("the policy has no uid: it was not read from an API server")]
     NoUid,
@@ -36,27 +43,32 @@ pub(super) struct Reconciler {
 
 impl Reconciler {
     /// One look at one policy.
-    pub(super) fn reconcile(&self, policy: &Arc<StateEpochPolicy>) -> Result<Action, ReconcileError> {
-        if policy.uid().is_none_or(|uid| uid.is_empty()) {
-            return Err(ReconcileError::NoUid);
-        }
+    pub(super) fn reconcile(&self, stored: &Stored) -> Result<Action, ReconcileError> {
+        let uid = stored.uid().unwrap_or_default();
         // A policy that is being deleted has a finalizer of somebody else's; its work has ended as far as we are concerned.
-        if policy.metadata.deletion_timestamp.is_some() {
-            self.registry.remove(&policy.uid().unwrap_or_default());
+        if stored.meta().deletion_timestamp.is_some() {
+            self.registry.remove(&uid);
             return Ok(Action::await_change());
+        }
+        let policy = match &stored.0 {
+            Ok(policy) => Arc::new(policy.clone()),
+            // What it wants is not known, and what it wanted before is not wanted any more.
+            Err(invalid) => {
+                self.registry.remove(&uid);
+                return Err(ReconcileError::Unreadable { reason: invalid.error.clone() });
+            }
+        };
+        let policy = &policy;
+        if uid.is_empty() {
+            return Err(ReconcileError::NoUid);
         }
         let (handle, new) = self.registry.ensure(policy, &self.shutdown);
         if new {
             self.start(&handle);
         }
-        handle.policy.send_if_modified(|known| {
-            let changed = known.metadata.generation != policy.metadata.generation
-                || known.annotations().get(RUN_ANNOTATION) != policy.annotations().get(RUN_ANNOTATION);
-            if changed {
-                *known = Arc::clone(policy);
-            }
-            changed
-        });
+        if handle.is_outdated_by(policy) {
+            handle.policy.send_replace(Arc::clone(policy));
+        }
         Ok(Action::requeue(jitter_towards_later(self.look(&handle, new))))
     }
 
@@ -68,9 +80,12 @@ impl Reconciler {
             uid = handle.uid,
             "working for the policy"
         );
+        // What is left of a namesake that is just ending says nothing about this policy.
+        self.context.metrics.forget(&handle.name);
+        runs::show(&self.context, handle, &handle.observed.borrow());
         handle.tasks.spawn(stores::run(Arc::clone(&self.context), Arc::clone(handle)));
         handle.tasks.spawn(fence::run(Arc::clone(&self.context), Arc::clone(handle)));
-        let (context, of_task) = (Arc::clone(&self.context), Arc::clone(handle));
+        let (context, of_task, registry) = (Arc::clone(&self.context), Arc::clone(handle), Arc::clone(&self.registry));
         handle.farewell.spawn(async move {
             let report = status_task::run(Arc::clone(&context), Arc::clone(&of_task));
             let end = async {
@@ -80,8 +95,8 @@ impl Reconciler {
                 of_task.ended.cancel();
             };
             tokio::join!(report, end);
-            // Series go only when nobody is left who could make them again.
-            context.metrics.forget(&of_task.name);
+            // Series go only when nobody is left who could make them again, nor a namesake whose they are by now.
+            registry.unless_named(&of_task.name, || context.metrics.forget(&of_task.name));
         });
         handle.farewell.close();
     }
@@ -94,11 +109,13 @@ impl Reconciler {
         if new {
             *schedules = handle.observed.borrow().schedules();
         }
-        if let Some(kind) = self.requested(handle, &policy) {
-            schedules.slot(kind).requested = true;
+        let request = self.requested(handle, &policy);
+        if let Some((kind, _)) = &request {
+            schedules.slot(*kind).requested = true;
         }
         let mut next = Vec::new();
         let mut due = None;
+        let mut permit = None;
         for kind in KINDS {
             let (parsed, written, suspended) = match kind {
                 RunKind::Prune => {
@@ -129,37 +146,49 @@ impl Reconciler {
                 schedules.slot(kind).started(schedule.as_ref(), now);
                 schedules.running = Some(kind);
                 due = Some(kind);
+                permit = Arc::clone(&self.context.runs).try_acquire_owned().ok();
             }
             let promised = schedules.slot(kind).remembered.promised;
             next.extend(promised);
+            // The next slot, the start and the request that it answers are one value, and so one write of the status: whenever this
+            // process ends, the next one owes the run or knows that it is over.
             handle.observed.send_if_modified(|observed| {
+                let mut begun = false;
+                if due == Some(kind) {
+                    let phase = if permit.is_some() { Phase::Running } else { Phase::Pending };
+                    begun = observed.begins(kind, phase, now);
+                    if let Some((_, text)) = request.as_ref().filter(|(asked, _)| *asked == kind) {
+                        observed.last_run_request = Some(text.clone());
+                        begun = true;
+                    }
+                }
                 let written = match kind {
                     RunKind::Prune => &mut observed.prune.next_run_at,
                     RunKind::Audit => &mut observed.audit.next_run_at,
                 };
                 let changed = *written != promised;
                 *written = promised;
-                changed
+                changed || begun
             });
         }
         drop(schedules);
         if let Some(kind) = due {
-            runs::start(&self.context, handle, kind);
+            runs::start(&self.context, handle, kind, permit);
         }
         until(next, now, LONGEST)
     }
 
-    /// What the annotation asks for, once.
-    fn requested(&self, handle: &Handle, policy: &StateEpochPolicy) -> Option<RunKind> {
+    /// What the annotation asks for and was not begun yet, with its text. What is not to be run is recorded at once.
+    fn requested(&self, handle: &Handle, policy: &StateEpochPolicy) -> Option<(RunKind, String)> {
         let annotation = policy.annotations().get(RUN_ANNOTATION).map(String::as_str);
         let (last, first_seen) = {
             let observed = handle.observed.borrow();
             (observed.last_run_request.clone(), observed.first_seen)
         };
-        let (kind, text) = match request(annotation, last.as_deref(), first_seen) {
+        let (run, record) = match request(annotation, last.as_deref(), first_seen) {
             Request::None => (None, None),
             Request::Record(text) => (None, Some(text)),
-            Request::Run(kind, text) => (Some(kind), Some(text)),
+            Request::Run(kind, text) => (Some((kind, text)), None),
             Request::Unknown(text) => {
                 let note = format!(
                     "{RUN_ANNOTATION}: {text:?} is not known: write prune or audit, and @ and anything behind it to ask again"
@@ -170,17 +199,22 @@ impl Reconciler {
         };
         handle.observed.send_if_modified(|observed| {
             observed.first_seen = false;
-            if let Some(text) = text {
-                observed.last_run_request = Some(text);
-                return true;
-            }
-            false
+            let recorded = record.is_some();
+            observed.last_run_request = record.or(observed.last_run_request.take());
+            recorded
         });
-        kind
+        run
     }
 }
 
-/// A slot is never looked at before its time: a look that comes early would only have to wait again.
+/// A slot is never looked at before its time: a look that comes early would only have to wait again. Nor much after it.
 fn jitter_towards_later(wait: Duration) -> Duration {
-    if wait >= LONGEST { jitter(LONGEST) } else { wait + jitter(Duration::from_millis(20)) }
+    if wait >= LONGEST {
+        LONGEST.mul_f64(0.75 + fastrand::f64() / 4.0)
+    } else {
+        wait + jitter(Duration::from_millis(20))
+    }
 }
+
+#[cfg(test)]
+mod tests;

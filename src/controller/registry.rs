@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +13,7 @@ use super::context::Context;
 use super::observed::Observed;
 use super::schedules::Schedules;
 use super::stores::Stores;
-use crate::api::StateEpochPolicy;
+use crate::api::{RUN_ANNOTATION, StateEpochPolicy};
 use crate::server::PolicyName;
 
 /// One policy, as its tasks share it.
@@ -55,7 +54,7 @@ impl Handle {
             name,
             uid: policy.uid().unwrap_or_default(),
             reference: policy.object_ref(&()),
-            observed: watch::Sender::new(Observed::from_status(policy.status.as_ref())),
+            observed: watch::Sender::new(Observed::of(policy)),
             policy: watch::Sender::new(Arc::clone(policy)),
             stores: watch::Sender::new(None),
             look_again: Notify::new(),
@@ -73,6 +72,14 @@ impl Handle {
         Arc::clone(&self.policy.borrow())
     }
 
+    /// Whether `policy` says something that the tasks do not know yet.
+    #[must_use]
+    pub(crate) fn is_outdated_by(&self, policy: &StateEpochPolicy) -> bool {
+        let known = self.policy.borrow();
+        known.metadata.generation != policy.metadata.generation
+            || known.annotations().get(RUN_ANNOTATION) != policy.annotations().get(RUN_ANNOTATION)
+    }
+
     /// Whether a run can be started now: the store was reached.
     #[must_use]
     pub(crate) fn may_run(&self) -> bool {
@@ -81,8 +88,7 @@ impl Handle {
 
     /// Asks for a look at this policy, soon.
     pub(crate) fn wake(&self, context: &Context) {
-        // Nobody listens only while the operator starts or stops, and a start looks at every policy.
-        let _ = context.wake.send(ObjectRef::new(&self.name.name).within(&self.name.namespace));
+        context.wake(self.name.clone());
     }
 }
 
@@ -114,6 +120,21 @@ impl Registry {
         });
         handles.insert(uid, Arc::clone(&handle));
         (handle, true)
+    }
+
+    /// Whether a policy is worked for as it is now.
+    #[must_use]
+    pub(crate) fn knows(&self, policy: &StateEpochPolicy) -> bool {
+        let handle = self.handles().get(policy.metadata.uid.as_deref().unwrap_or_default()).cloned();
+        handle.is_some_and(|handle| !handle.is_outdated_by(policy))
+    }
+
+    /// Does what is due when no policy has a name any more. None can get it in the meantime.
+    pub(crate) fn unless_named(&self, name: &PolicyName, last: impl FnOnce()) {
+        let handles = self.handles();
+        if !handles.values().any(|handle| handle.name == *name) {
+            last();
+        }
     }
 
     /// Ends the work for a policy, if there is any. Its bucket is left as it is.

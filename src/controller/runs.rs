@@ -8,40 +8,43 @@ mod prune;
 
 use std::sync::{Arc, PoisonError};
 
-use epochwarden_core::inventory::EpochsSummary;
-use epochwarden_store::{ErrorClass, StoreError};
+use epochwarden_core::finding::FindingKind;
+use epochwarden_store::ErrorClass;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::observed::Observed;
 use super::registry::Handle;
 use crate::api::StateEpochPolicy;
 use crate::api::status::{PastRun, Phase, RunKind};
 
-/// Starts a run; the caller has marked it as running.
-pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind) {
+/// Starts a run, which the caller has marked as begun. Without a permit it waits for one first.
+pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind, permit: Option<OwnedSemaphorePermit>) {
     let (context, handle_of_task) = (Arc::clone(context), Arc::clone(handle));
     handle.tasks.spawn(async move {
         let handle = handle_of_task;
         let cancel = handle.cancel.child_token();
         // One permit per run in all: waiting for it is part of the run, and ends with it.
-        tokio::select! {
-            () = handle.cancel.cancelled() => {}
-            permit = Arc::clone(&context.runs).acquire_owned() => {
-                let watched = watch_for_suspension(&handle, kind, &cancel);
-                let run = async {
-                    match kind {
-                        RunKind::Prune => prune::run(&context, &handle, &cancel).await,
-                        RunKind::Audit => audit::run(&context, &handle, &cancel).await,
-                    }
-                };
-                tokio::pin!(run, watched);
-                // The watch only cancels the token: the run itself says when it has stopped.
-                tokio::select! {
-                    () = &mut run => {}
-                    () = &mut watched => run.await,
+        let permit = match permit {
+            Some(permit) => Some(permit),
+            None => cancel.run_until_cancelled(Arc::clone(&context.runs).acquire_owned()).await.and_then(Result::ok),
+        };
+        if let Some(permit) = permit {
+            let watched = watch_for_suspension(&handle, kind, &cancel);
+            let run = async {
+                match kind {
+                    RunKind::Prune => prune::run(&context, &handle, &cancel).await,
+                    RunKind::Audit => audit::run(&context, &handle, &cancel).await,
                 }
-                drop(permit);
+            };
+            tokio::pin!(run, watched);
+            // The watch only cancels the token: the run itself says when it has stopped.
+            tokio::select! {
+                () = &mut run => {}
+                () = &mut watched => run.await,
             }
+            drop(permit);
         }
         {
             let mut schedules = handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,23 +94,36 @@ impl Ended {
     }
 }
 
-/// A store that failed in a run is looked at again at once, where its credentials or its very existence are in doubt.
-fn store_failed(handle: &Handle, error: &StoreError) {
+/// A store that failed in a run is looked at again at once, where its credentials, its registers or its very existence are in doubt.
+fn store_failed(handle: &Handle, class: ErrorClass) {
     if matches!(
-        error.class(),
-        ErrorClass::AccessDenied | ErrorClass::BucketNotFound | ErrorClass::Unreachable | ErrorClass::RootConflict
+        class,
+        ErrorClass::AccessDenied
+            | ErrorClass::BucketNotFound
+            | ErrorClass::Unreachable
+            | ErrorClass::RootConflict
+            | ErrorClass::RegisterLost
     ) {
         handle.look_again.notify_one();
     }
 }
 
+/// What was observed, as metrics; also of an earlier life, so that a restart leaves no gap until the next run.
 #[allow(clippy::cast_precision_loss, reason = "these are numbers for graphs")]
-fn show_epochs(context: &Context, handle: &Handle, epochs: &EpochsSummary) {
+pub(super) fn show(context: &Context, handle: &Handle, observed: &Observed) {
     let metrics = &context.metrics;
-    metrics.epochs.of(&handle.name, &["sealed"]).set(epochs.sealed as f64);
-    metrics.epochs.of(&handle.name, &["unsealed"]).set(epochs.unsealed as f64);
-    metrics.store_bytes.of(&handle.name, &[]).set(epochs.bytes as f64);
-    if let Some(at) = epochs.latest_committed_at {
-        metrics.latest_committed_timestamp_seconds.of(&handle.name, &[]).set(at.as_second() as f64);
+    if let Some(epochs) = &observed.epochs {
+        metrics.epochs.of(&handle.name, &["sealed"]).set(epochs.sealed.get() as f64);
+        metrics.epochs.of(&handle.name, &["unsealed"]).set(epochs.unsealed.get() as f64);
+        metrics.store_bytes.of(&handle.name, &[]).set(epochs.bytes.get() as f64);
+        if let Some(at) = epochs.latest_committed_at {
+            metrics.latest_committed_timestamp_seconds.of(&handle.name, &[]).set(at.as_second() as f64);
+        }
+    }
+    if observed.audit.verdict.is_some() {
+        for kind in FindingKind::ALL {
+            let count = observed.audit.counts.get(kind.as_str()).map_or(0, |count| count.get());
+            metrics.audit_findings.of(&handle.name, &[kind.as_str()]).set(count as f64);
+        }
     }
 }

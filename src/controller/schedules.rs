@@ -142,10 +142,12 @@ pub(crate) fn request(annotation: Option<&str>, last: Option<&str>, first_seen: 
     }
 }
 
-/// How long until the next look: until the earliest slot, but never so long that a clock that was set ahead goes unnoticed.
+/// How long until the next look: until the earliest slot that is yet to come, but never so long that a clock that was set ahead goes
+/// unnoticed. A slot that has passed waits for something that asks for a look by itself: the store, or the end of another run.
 #[must_use]
 pub(crate) fn until(next: impl IntoIterator<Item = Timestamp>, now: Timestamp, longest: Duration) -> Duration {
     next.into_iter()
+        .filter(|slot| *slot > now)
         .map(|slot| Duration::try_from(slot.duration_since(now)).unwrap_or(Duration::ZERO))
         .min()
         .map_or(longest, |wait| wait.min(longest))
@@ -163,6 +165,7 @@ mod tests {
         Schedule::parse("* * * * *", "Etc/UTC", "seed").unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "a policy may have none")]
     fn written(text: &str) -> Option<(String, String)> {
         Some((text.into(), "Etc/UTC".into()))
     }
@@ -249,13 +252,15 @@ mod tests {
     #[test]
     fn a_look_is_never_further_away_than_the_longest_wait() {
         let now = at("2026-01-01T00:00:30Z");
-        let longest = Duration::from_secs(60);
+        let longest = Duration::from_mins(1);
         assert_eq!(until([], now, longest), longest);
         assert_eq!(
             until([at("2026-01-01T00:00:40Z"), at("2026-01-01T01:00:00Z")], now, longest),
             Duration::from_secs(10)
         );
         assert_eq!(until([at("2026-01-02T00:00:00Z")], now, longest), longest);
-        assert_eq!(until([at("2025-01-01T00:00:00Z")], now, longest), Duration::ZERO);
+        // Nothing is due sooner because something is overdue: what it waits for is not the time.
+        assert_eq!(until([at("2025-01-01T00:00:00Z")], now, longest), longest);
+        assert_eq!(until([now, at("2026-01-01T00:00:40Z")], now, longest), Duration::from_secs(10));
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::observed::{Observed, Said};
 use crate::api::condition::{AuditClean, FenceCurrent, Observation, PruneHealthy, Ready};
-use crate::api::status::{Phase, StoreStatus};
+use crate::api::status::{AuditStatus, Phase, PruneStatus, StoreStatus};
 use crate::api::validate;
 use crate::api::{StateEpochPolicy, StateEpochPolicyStatus};
 
@@ -44,8 +44,8 @@ pub(crate) fn status(
         fence: observed.published.clone(),
         epochs: observed.epochs.clone(),
         plan: observed.plan.clone(),
-        prune: Some(observed.prune.clone()).filter(|prune| *prune != Default::default()),
-        audit: Some(observed.audit.clone()).filter(|audit| *audit != Default::default()),
+        prune: Some(observed.prune.clone()).filter(|prune| *prune != PruneStatus::default()),
+        audit: Some(observed.audit.clone()).filter(|audit| *audit != AuditStatus::default()),
         history: observed.history.clone(),
         last_run_request: observed.last_run_request.clone(),
     }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use tokio::time::Instant;
 
+use super::answer::{NoAnswer, answer};
 use super::backoff::Backoff;
 use super::context::Context;
 use super::registry::Handle;
 use super::status::{differs, status};
-use crate::api::condition::Reason;
+use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, Reason, Reconciling, Stalled, StoreReady};
 use crate::api::{FIELD_MANAGER, StateEpochPolicy, StateEpochPolicyStatus};
 
 /// The shortest time between two writes that show nothing but progress.
@@ -27,9 +29,14 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
     let mut written = handle.current().status.clone().unwrap_or_default();
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     let mut progress_from = Instant::now();
+    let mut shown = Vec::new();
     loop {
         let current = Arc::clone(&policy.borrow_and_update());
         let next = status(&current, &observed.borrow_and_update(), &written.conditions, context.clock.now());
+        if next.conditions != shown {
+            show(&context, &handle, &next.conditions);
+            shown.clone_from(&next.conditions);
+        }
         let mut again = None;
         if differs(&next, &written) {
             let only_progress = !differs(&without_progress(&next), &without_progress(&written));
@@ -38,14 +45,16 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
             } else {
                 match write(&context, &current, &next).await {
                     Ok(()) => {
-                        show(&context, &handle, &next);
                         written = next;
                         progress_from = Instant::now() + PROGRESS;
                         backoff.reset();
                     }
-                    Err(error) if is_gone(&error) => return,
                     Err(error) => {
-                        tracing::warn!(namespace = handle.name.namespace, policy = handle.name.name, %error, "the status could not be written; trying again");
+                        // A deletion is the watch's to tell; an API server that just starts says the same of what is there.
+                        if !is_gone(&error) {
+                            let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
+                            tracing::warn!(namespace, policy, %error, "the status could not be written; trying again");
+                        }
                         again = Some(Instant::now() + backoff.next());
                     }
                 }
@@ -82,11 +91,7 @@ fn without_progress(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
     status
 }
 
-async fn write(
-    context: &Context,
-    policy: &StateEpochPolicy,
-    status: &StateEpochPolicyStatus,
-) -> Result<(), kube::Error> {
+async fn write(context: &Context, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), NoAnswer> {
     let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
     let name = policy.metadata.name.as_deref().unwrap_or_default();
     let patch = serde_json::json!({
@@ -97,27 +102,42 @@ async fn write(
         "status": status,
     });
     let api = Api::<StateEpochPolicy>::namespaced(context.client.clone(), namespace);
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await.map(|_| ())
+    let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(patch));
+    answer(api.patch_status(name, &params, &patch)).await.map(|_| ())
 }
 
 /// The policy was deleted, or another one has its name.
-fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found() || (status.is_conflict() && status.message.contains("UID")))
+fn is_gone(error: &NoAnswer) -> bool {
+    matches!(error, NoAnswer::Failed(kube::Error::Api(status))
+        if status.is_not_found() || (status.is_conflict() && status.message.contains("UID")))
 }
 
-/// Makes the conditions metrics, too.
-fn show(context: &Context, handle: &Handle, status: &StateEpochPolicyStatus) {
-    for condition in &status.conditions {
+/// Makes the conditions metrics, too. One that is absent has no series.
+fn show(context: &Context, handle: &Handle, conditions: &[Condition]) {
+    let series = &context.metrics.condition;
+    for type_ in TYPES {
+        series.forget_where_first_is(&handle.name, type_);
+    }
+    for condition in conditions {
         let Some((type_, reason)) = words(&condition.type_, &condition.reason) else { continue };
-        context.metrics.condition.forget_where_first_is(&handle.name, type_);
         let value = if condition.status == "True" { 1.0 } else { 0.0 };
-        context.metrics.condition.of(&handle.name, &[type_, reason]).set(value);
+        series.of(&handle.name, &[type_, reason]).set(value);
     }
 }
 
+/// Every type of condition.
+const TYPES: [&str; 7] = [
+    Ready::TYPE,
+    StoreReady::TYPE,
+    FenceCurrent::TYPE,
+    PruneHealthy::TYPE,
+    AuditClean::TYPE,
+    Stalled::TYPE,
+    Reconciling::TYPE,
+];
+
 /// The words of a condition as the program has them: labels are never made of text from elsewhere.
 fn words(type_: &str, reason: &str) -> Option<(&'static str, &'static str)> {
-    use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, StoreReady};
     fn of<R: Reason>(type_: &str, reason: &str) -> Option<(&'static str, &'static str)> {
         let found = R::ALL.iter().map(|reason| reason.as_str()).find(|word| *word == reason);
         found.filter(|_| R::TYPE == type_).map(|word| (R::TYPE, word))
@@ -127,4 +147,6 @@ fn words(type_: &str, reason: &str) -> Option<(&'static str, &'static str)> {
         .or_else(|| of::<FenceCurrent>(type_, reason))
         .or_else(|| of::<PruneHealthy>(type_, reason))
         .or_else(|| of::<AuditClean>(type_, reason))
+        .or_else(|| of::<Stalled>(type_, reason))
+        .or_else(|| of::<Reconciling>(type_, reason))
 }

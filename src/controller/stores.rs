@@ -19,7 +19,7 @@ use crate::api::StateEpochPolicy;
 use crate::api::condition::StoreReady;
 
 /// How often credentials are read again while all is well.
-const CREDENTIALS_AGE: Duration = Duration::from_secs(60);
+const CREDENTIALS_AGE: Duration = Duration::from_mins(1);
 
 /// The clients of a policy's store.
 #[derive(Debug, Clone)]
@@ -39,6 +39,13 @@ impl Stores {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.generation, &other.generation)
     }
+
+    /// Clients that need no opening.
+    #[cfg(test)]
+    pub(crate) fn of(root: Root) -> Self {
+        let identity = Identity { url: root.url().to_owned(), options: Vec::new(), secret: None };
+        Self { fence: root.clone(), runs: root, claimed: true, generation: Arc::new(identity) }
+    }
 }
 
 /// What clients are made from; the same identity makes the same clients.
@@ -54,6 +61,8 @@ struct Identity {
 pub(super) struct StoreProblem {
     pub(super) reason: StoreReady,
     pub(super) message: String,
+    /// Whether clients that were made before must not be used any more.
+    pub(super) lasting: bool,
 }
 
 impl From<&StoreError> for StoreProblem {
@@ -67,33 +76,36 @@ impl From<&StoreError> for StoreProblem {
             ErrorClass::UnknownLayout => StoreReady::UnknownLayout,
             _ => StoreReady::Unreachable,
         };
-        Self { reason, message: error.to_string() }
+        // A store that does not answer may answer the fence path a moment later, which tries for itself.
+        Self { reason, message: error.to_string(), lasting: reason != StoreReady::Unreachable }
     }
 }
 
 /// Runs until the policy's work ends.
 pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
     let mut policy = handle.policy.subscribe();
-    let mut keeper = Keeper { context, handle: Arc::clone(&handle), checked: None };
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let mut keeper = Keeper { context, handle: Arc::clone(&handle), checked: None, looked: false };
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     let mut look = Look::Store;
     loop {
         policy.mark_unchanged();
         let looked = tokio::select! {
             () = handle.cancel.cancelled() => return,
+            // What is being looked at is not what is wanted any more.
+            _ = policy.changed() => {
+                look = Look::Store;
+                continue;
+            }
             looked = keeper.look(look) => looked,
         };
-        let wait = match looked {
-            Ok(()) => {
-                backoff.reset();
-                // A lost register may have been restored, which nothing else would show.
-                look = if handle.observed.borrow().lost.is_some() { Look::Store } else { Look::Credentials };
-                jitter(CREDENTIALS_AGE)
-            }
-            Err(()) => {
-                look = Look::Store;
-                backoff.next()
-            }
+        let wait = if looked.is_ok() {
+            backoff.reset();
+            // A lost register may have been restored, which nothing else would show.
+            look = if handle.observed.borrow().lost.is_some() { Look::Store } else { Look::Credentials };
+            jitter(CREDENTIALS_AGE)
+        } else {
+            look = Look::Store;
+            backoff.next()
         };
         tokio::select! {
             () = handle.cancel.cancelled() => return,
@@ -118,51 +130,65 @@ struct Keeper {
     handle: Arc<Handle>,
     /// The clients that have reached the store.
     checked: Option<Stores>,
+    /// Whether anything was looked at before: the first look of all takes no turn.
+    looked: bool,
 }
 
 impl Keeper {
     async fn look(&mut self, look: Look) -> Result<(), ()> {
         let policy = self.handle.current();
-        if look == Look::Credentials {
-            if policy.spec.store.credentials.is_none() {
-                return Ok(());
-            }
+        let names_a_secret = policy.spec.store.credentials.is_some();
+        if look == Look::Credentials && !names_a_secret {
+            return Ok(());
+        }
+        if std::mem::replace(&mut self.looked, true) && names_a_secret {
             self.context.turn_to_read_a_secret().await;
         }
         match self.open(&policy, look).await {
             Ok(stores) => {
                 self.checked = Some(stores.clone());
-                let same = self
-                    .handle
-                    .stores
-                    .borrow()
-                    .as_ref()
-                    .is_some_and(|held| held.is_same(&stores) && held.claimed == stores.claimed);
-                if !same {
-                    self.handle.stores.send_replace(Some(stores.clone()));
+                let message = format!("{} can be used", policy.spec.store.url);
+                self.observe(StoreReady::Reachable, message, Some(stores.runs.provider()));
+                let news = self.handle.stores.send_if_modified(|held| {
+                    let same =
+                        held.as_ref().is_some_and(|held| held.is_same(&stores) && held.claimed == stores.claimed);
+                    if !same {
+                        *held = Some(stores);
+                    }
+                    !same
+                });
+                if news {
+                    // What was due may have waited for this.
+                    self.handle.wake(&self.context);
                 }
-                self.observe(
-                    StoreReady::Reachable,
-                    format!("{} can be used", policy.spec.store.url),
-                    Some(stores.runs.provider()),
-                );
                 Ok(())
             }
             Err(problem) => {
-                self.give_up_stores(problem.reason);
-                self.observe(problem.reason, problem.message, None);
+                self.failed(problem);
                 Err(())
             }
         }
     }
 
-    /// A store that does not answer may answer the fence path a moment later, which has a client of its own and tries for itself. What
-    /// must not be used at all is taken away.
-    fn give_up_stores(&mut self, reason: StoreReady) {
-        if reason != StoreReady::Unreachable {
-            self.checked = None;
-            self.handle.stores.send_if_modified(|stores| stores.take().is_some());
+    fn failed(&mut self, problem: StoreProblem) {
+        let StoreProblem { reason, message, lasting } = problem;
+        let held = self.handle.stores.borrow().is_some();
+        if held && reason == StoreReady::SecretNotFound && !lasting {
+            let (namespace, policy) = (&self.handle.name.namespace, &self.handle.name.name);
+            tracing::warn!(namespace, policy, "{message}; the credentials of before go on being used");
+            return;
         }
+        self.observe(reason, message, None);
+        if lasting {
+            self.checked = None;
+        }
+        // Who waits for the first result is told of this one, too.
+        self.handle.stores.send_if_modified(|stores| {
+            if lasting {
+                *stores = None;
+            }
+            stores.is_none()
+        });
     }
 
     async fn open(&self, policy: &StateEpochPolicy, look: Look) -> Result<Stores, StoreProblem> {
@@ -209,7 +235,8 @@ impl Keeper {
 
     /// Reads the registers, and claims the root before anything else is written to it.
     async fn check(&self, policy: &StateEpochPolicy, mut stores: Stores) -> Result<Stores, StoreProblem> {
-        let registers = Registers::new(stores.runs.clone(), self.context.publisher.clone());
+        // The client of the fence path gives up soon, and this is about the same registers.
+        let registers = Registers::new(stores.fence.clone(), self.context.publisher.clone());
         registers.remember(&self.handle.observed.borrow().seen);
         match registers.read().await {
             Ok(reading) => self.remember(|observed| {
@@ -249,6 +276,7 @@ impl Keeper {
         let mut before = StoreReady::Pending;
         self.handle.observed.send_if_modified(|observed| {
             before = observed.store.reason;
+            observed.opened = true;
             if let Some(provider) = provider {
                 observed.provider = Some(provider.to_owned());
             }
@@ -259,11 +287,10 @@ impl Keeper {
         }
         match reason {
             StoreReady::Reachable => {
-                self.handle.wake(&self.context);
                 tracing::info!(namespace = self.handle.name.namespace, policy = self.handle.name.name, "{message}");
             }
             StoreReady::RootConflict => {
-                self.context.notices.send(&self.handle.reference, Reason::RootConflict, message)
+                self.context.notices.send(&self.handle.reference, Reason::RootConflict, message);
             }
             _ => self.context.notices.send(&self.handle.reference, Reason::StoreUnreachable, message),
         }

@@ -39,7 +39,7 @@ impl Stage {
         version_from: &str,
         secret: Option<&str>,
     ) -> Result<Self> {
-        let root = bucket.path().map(|path| path.display().to_string()).unwrap_or_else(|_| "/nonexistent".into());
+        let root = bucket.path().map_or_else(|_| "/nonexistent".into(), |path| path.display().to_string());
         let operator =
             Operator::start(cluster, &namespace, &["--allow-file-root", &root, "--lease-poll", "2s"]).await?;
         let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, version_from, secret)).await?;
@@ -186,19 +186,29 @@ async fn a_fence_that_was_seen_and_is_gone_is_lost_and_never_off() -> Result<()>
     let path = stage.bucket.path()?;
     let Stage { policy, bucket, leader, operator } = stage;
     operator.terminate(Duration::from_secs(10)).await?;
-    std::fs::remove_dir_all(path.join("_epochwarden/fence"))?;
+    let aside = tempfile::tempdir()?;
+    let (fence, backup) = (path.join("_epochwarden/fence"), aside.path().join("fence"));
+    std::fs::rename(&fence, &backup)?;
 
     let cluster = cluster().await?;
     let _operator =
         Operator::start(cluster, &policy.namespace, &["--allow-file-root", &path.display().to_string()]).await?;
     let (status, message) = policy.wait_for("FenceCurrent", "RegisterLost").await?;
-    ensure!(status == "False" && message.contains("3"), "{message}");
+    ensure!(status == "False" && message.contains('3'), "{message}");
     policy.wait_for("Ready", "RegisterLost").await?;
     policy.wait_for("Stalled", "RegisterLost").await?;
     leader.lead("pod-b", 3).await?;
     policy.ask("prune").await?;
     policy.wait_for("PruneHealthy", "Held").await?;
     ensure!(bucket.fence().await? == 0, "a lost fence is not published over");
+
+    // Put back, it is found with the next look at the store, and goes on from where it stood.
+    std::fs::create_dir_all(path.join("_epochwarden"))?;
+    std::fs::rename(&backup, &fence)?;
+    policy.ask("audit").await?;
+    policy.wait_for("FenceCurrent", "Published").await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    ensure!(bucket.fence().await? == 4);
     Ok(())
 }
 
@@ -233,5 +243,47 @@ async fn the_fence_reaches_an_s3_bucket() -> Result<()> {
     stage.fence_is(7).await?;
     let (_, message) = stage.policy.wait_for("FenceCurrent", "Published").await?;
     ensure!(message.contains("pod-a"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fence_that_somebody_else_raised_is_noticed_with_the_next_leader() -> Result<()> {
+    let stage = Stage::set("raised", "LeaseTransitions").await?;
+    stage.leader.lead("pod-a", 0).await?;
+    stage.fence_is(1).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    let by_hand = epochwarden_store::Registers::new(stage.bucket.root.clone(), "test");
+    by_hand.publish_fence(epochwarden_core::Version::new(10), "somebody", None).await?;
+
+    stage.leader.lead("pod-b", 1).await?;
+    let (_, message) = stage.policy.wait_for("FenceCurrent", "LeaseRegressed").await?;
+    ensure!(message.contains("10"), "{message}");
+    stage.policy.wait_for_event("LeaseRegressed").await?;
+    let said = |status: &Value| {
+        let fence = &status["fence"];
+        (fence["version"] == 10 && fence["holder"] == "somebody").then_some(())
+    };
+    stage.policy.wait_until("the fence as it stands", said).await
+}
+
+#[tokio::test]
+async fn a_restart_of_the_operator_writes_no_status_where_nothing_has_changed() -> Result<()> {
+    let stage = Stage::set("restarted", "LeaseTransitions").await?;
+    stage.leader.lead("pod-a", 0).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    stage.policy.wait_for("Ready", "Reachable").await?;
+    let Stage { policy, bucket, leader: _, operator } = stage;
+    operator.terminate(Duration::from_secs(10)).await?;
+    let version =
+        async || policy.kubectl(&["get", "sep", "orders", "-o", "jsonpath={.metadata.resourceVersion}"]).await;
+    let before = version().await?;
+
+    let root = bucket.path()?.display().to_string();
+    let operator = Operator::start(cluster().await?, &policy.namespace, &["--allow-file-root", &root]).await?;
+    // The series of the fence is made when the next operator has found it where the Lease says.
+    for series in ["epochwarden_fence_version{", "type=\"Ready\",reason=\"Reachable\"} 1.0"] {
+        until(series, SOON, async || operator.get("/metrics").await.ok()?.1.contains(series).then_some(())).await?;
+    }
+    ensure!(version().await? == before, "{:#}", policy.status().await?);
     Ok(())
 }

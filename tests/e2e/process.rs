@@ -86,3 +86,16 @@ async fn probes_and_metrics_are_served() -> Result<()> {
     ensure!(!operator.log().contains("panicked"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_request_does_not_hold_the_operator() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("client").await?;
+    let operator = Operator::start(cluster, &namespace, &[]).await?;
+    let _open = operator.begin_request().await?;
+    // An answer to somebody else: by then the server has taken the open connection.
+    operator.get("/livez").await?;
+    let status = operator.terminate(Duration::from_secs(10)).await?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}

@@ -11,7 +11,7 @@ use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 use crate::support::{cluster, secret};
 
-fn spec(store: Value) -> Value {
+fn spec(store: &Value) -> Value {
     json!({ "store": store, "vnodes": 4, "retention": { "keepLast": 1 }, "prune": { "minAge": "0s", "schedule": "* * * * *" } })
 }
 
@@ -27,7 +27,7 @@ async fn a_secret_that_is_missing_is_named_and_its_arrival_is_noticed() -> Resul
     let (cluster, namespace, _operator) = desk("secret", &[]).await?;
     let bucket = Bucket::s3(&namespace).await?;
     bucket.seal(1..=3, 4).await?;
-    let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("orders-state")))).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("orders-state")))).await?;
     let (status, message) = policy.wait_for("StoreReady", "SecretNotFound").await?;
     ensure!(status == "False" && message.contains("orders-state"), "{message}");
     policy.wait_for("Ready", "SecretNotFound").await?;
@@ -63,7 +63,7 @@ async fn a_wrong_key_is_access_denied_and_deletes_nothing() -> Result<()> {
         ])
         .await?;
     ensure!(created.status.success(), "{}", created.stderr);
-    let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("wrong")))).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("wrong")))).await?;
     let (_, message) = policy.wait_for("StoreReady", "AccessDenied").await?;
     ensure!(!message.contains("hush-hush"), "a secret is in a message");
     policy.wait_for_event("StoreUnreachable").await?;
@@ -78,7 +78,7 @@ async fn a_bucket_that_is_not_there_is_named() -> Result<()> {
     secret(cluster, &namespace, "orders-state", &bucket).await?;
     let mut store = bucket.store(Some("orders-state"));
     store["url"] = json!("s3://there-is-no-such-bucket/state");
-    let policy = Policy::apply(cluster, &namespace, "orders", spec(store)).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&store)).await?;
     let (_, message) = policy.wait_for("StoreReady", "BucketNotFound").await?;
     ensure!(message.contains("there-is-no-such-bucket"), "{message}");
     Ok(())
@@ -97,8 +97,8 @@ async fn a_dead_endpoint_is_unreachable_and_other_policies_go_on() -> Result<()>
     let mut store = other.store(Some("orders-state"));
     store["options"]["aws_endpoint"] = json!(format!("http://127.0.0.1:{port}"));
     store["options"]["timeout"] = json!("2s");
-    let dead = Policy::apply(cluster, &namespace, "dead", spec(store)).await?;
-    let alive = Policy::apply(cluster, &namespace, "alive", spec(bucket.store(None))).await?;
+    let dead = Policy::apply(cluster, &namespace, "dead", spec(&store)).await?;
+    let alive = Policy::apply(cluster, &namespace, "alive", spec(&bucket.store(None))).await?;
     alive.wait_for("Ready", "Reachable").await?;
     alive.ask("audit").await?;
     alive.wait_for("AuditClean", "Clean").await?;
@@ -115,13 +115,13 @@ async fn folders_and_the_operators_own_credentials_need_a_flag() -> Result<()> {
     let (cluster, namespace, _operator) = desk("refused", &[]).await?;
     let bucket = Bucket::folder()?;
     bucket.seal(1..=3, 4).await?;
-    let folder = Policy::apply(cluster, &namespace, "folder", spec(bucket.store(None))).await?;
+    let folder = Policy::apply(cluster, &namespace, "folder", spec(&bucket.store(None))).await?;
     let (_, message) = folder.wait_for("StoreReady", "InvalidConfiguration").await?;
     ensure!(message.contains("--allow-file-root"), "{message}");
     folder.wait_for("Stalled", "InvalidConfiguration").await?;
 
     let s3 = Bucket::s3(&namespace).await?;
-    let ambient = Policy::apply(cluster, &namespace, "ambient", spec(s3.store(None))).await?;
+    let ambient = Policy::apply(cluster, &namespace, "ambient", spec(&s3.store(None))).await?;
     ambient.wait_for("StoreReady", "CredentialsNotAllowed").await?;
     ambient.wait_for("Stalled", "CredentialsNotAllowed").await?;
     ensure!(bucket.sealed().await? == [1, 2, 3]);
@@ -144,7 +144,7 @@ async fn a_key_that_a_secret_may_not_have_is_named() -> Result<()> {
         ])
         .await?;
     ensure!(created.status.success(), "{}", created.stderr);
-    let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("bad")))).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("bad")))).await?;
     let (_, message) = policy.wait_for("StoreReady", "InvalidConfiguration").await?;
     ensure!(message.contains("aws_endpoint"), "{message}");
     Ok(())
@@ -156,9 +156,9 @@ async fn the_second_policy_on_a_root_conflicts_and_writes_nothing() -> Result<()
     bucket.seal(1..=5, 4).await?;
     let root = bucket.path()?.display().to_string();
     let (cluster, namespace, _operator) = desk("conflict", &["--allow-file-root", &root]).await?;
-    let first = Policy::apply(cluster, &namespace, "first", spec(bucket.store(None))).await?;
+    let first = Policy::apply(cluster, &namespace, "first", spec(&bucket.store(None))).await?;
     first.wait_for("Ready", "Reachable").await?;
-    let mut greedy = spec(bucket.store(None));
+    let mut greedy = spec(&bucket.store(None));
     greedy["retention"]["keepLast"] = json!(1);
     let second = Policy::apply(cluster, &namespace, "second", greedy).await?;
     let (_, message) = second.wait_for("StoreReady", "RootConflict").await?;
@@ -167,7 +167,7 @@ async fn the_second_policy_on_a_root_conflicts_and_writes_nothing() -> Result<()
     second.wait_for_event("RootConflict").await?;
     // A recreated policy takes its root back.
     first.delete().await?;
-    let again = Policy::apply(cluster, &namespace, "first", spec(bucket.store(None))).await?;
+    let again = Policy::apply(cluster, &namespace, "first", spec(&bucket.store(None))).await?;
     again.wait_for("Ready", "Reachable").await?;
     Ok(())
 }
@@ -190,7 +190,7 @@ async fn rotated_credentials_are_taken_without_a_restart() -> Result<()> {
         ])
         .await?;
     ensure!(created.status.success(), "{}", created.stderr);
-    let policy = Policy::apply(cluster, &namespace, "orders", spec(bucket.store(Some("orders-state")))).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("orders-state")))).await?;
     policy.wait_for("StoreReady", "AccessDenied").await?;
     let deleted = cluster.kubectl(&["-n", &namespace, "delete", "secret", "orders-state"]).await?;
     ensure!(deleted.status.success(), "{}", deleted.stderr);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use epochwarden_core::finding::{FindingKind, Severity, Verdict};
+use epochwarden_core::finding::{Severity, Verdict};
 use epochwarden_store::audit::{AuditError, AuditReport, AuditRules};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +19,7 @@ use crate::controller::registry::Handle;
 /// Runs one audit. Whatever comes of it is observed; nothing is written to the store.
 pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
     let started = context.clock.now();
-    handle.observed.send_modify(|observed| {
-        observed.audit.phase = Some(Phase::Running);
-        observed.audit.started_at = Some(started);
-        observed.audit.finished_at = None;
-    });
+    handle.observed.send_if_modified(|observed| observed.begins(RunKind::Audit, Phase::Running, started));
     let outcome = attempt(context, handle, cancel).await;
     let finished = context.clock.now();
     match outcome {
@@ -55,8 +51,8 @@ async fn attempt(
         AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(settings.deadline) };
     let audited = epochwarden_store::audit::run(&stores.runs, &rules, context.clock.as_ref(), cancel, &|_| {}).await;
     audited.map_err(|error| {
-        if let AuditError::Store(error) = &error {
-            store_failed(handle, error);
+        if let Some(class) = error.class() {
+            store_failed(handle, class);
         }
         match error {
             AuditError::Cancelled if handle.cancel.is_cancelled() => {
@@ -96,14 +92,8 @@ fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: 
         });
         observed.ended(ended.past());
     });
-    super::show_epochs(context, handle, &report.epochs);
-    let metrics = &context.metrics;
-    metrics.audit_runs.of(&handle.name, &[audit.verdict.as_str()]).inc();
-    for kind in FindingKind::ALL {
-        let count = audit.counts.get(&kind).copied().unwrap_or_default();
-        #[allow(clippy::cast_precision_loss, reason = "a count for a graph")]
-        metrics.audit_findings.of(&handle.name, &[kind.as_str()]).set(count as f64);
-    }
+    super::show(context, handle, &handle.observed.borrow());
+    context.metrics.audit_runs.of(&handle.name, &[audit.verdict.as_str()]).inc();
     // Once per transition: a finding that stays is in the status, not in an Event an hour.
     let changed = before.is_none_or(|before| {
         before.reason != said.reason || (said.reason == AuditClean::Findings && before.message != said.message)

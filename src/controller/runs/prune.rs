@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use epochwarden_core::duration::format_duration;
 use epochwarden_core::register::OwnerRecord;
+use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{
     Approval, Identity, Permission, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules, Stop,
 };
@@ -12,10 +13,11 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, show_epochs, store_failed};
+use super::{Ended, store_failed};
 use crate::api::condition::PruneHealthy;
 use crate::api::status::{EpochsStatus, Phase, PlanStatus, RunKind};
 use crate::api::{StateEpochPolicy, validate};
+use crate::controller::answer::answer;
 use crate::controller::context::Context;
 use crate::controller::notices::Reason;
 use crate::controller::observed::Said;
@@ -27,26 +29,27 @@ struct Told {
     said: Option<Said<PruneHealthy>>,
     notice: Option<Reason>,
     message: String,
+    /// Why nothing may be deleted, in one word.
+    held: Option<&'static str>,
 }
 
 /// Runs one prune. Whatever comes of it is observed.
 pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
     let started = context.clock.now();
-    handle.observed.send_modify(|observed| {
-        observed.prune.phase = Some(Phase::Running);
-        observed.prune.started_at = Some(started);
-        observed.prune.finished_at = None;
-        observed.prune.message = Some("the root is being listed".into());
-        observed.prune.progress = None;
-    });
+    handle.observed.send_if_modified(|observed| observed.begins(RunKind::Prune, Phase::Running, started));
     let outcome = attempt(context, handle, cancel).await;
     let finished = context.clock.now();
     let (mut told, report) = match outcome {
-        Ok(report) => (tell(&report), Some(report)),
+        Ok(report) => {
+            if let PruneOutcome::Stopped { stop: Stop::Store { class, .. } } = &report.outcome {
+                store_failed(handle, *class);
+            }
+            (tell(&report), Some(report))
+        }
         Err(told) => (told, None),
     };
     if told.phase == Phase::Stopped && handle.cancel.is_cancelled() {
-        told = Told { phase: Phase::Pending, said: None, notice: None, message: super::INTERRUPTED.into() };
+        told = Told { phase: Phase::Pending, said: None, notice: None, message: super::INTERRUPTED.into(), held: None };
     }
     conclude(context, handle, told, report.as_ref(), (started, finished));
 }
@@ -119,7 +122,7 @@ impl Permission for StillWanted<'_> {
         let not = |message: &str| Err(Stop::NotPermitted { message: message.to_owned() });
         let namespace = self.policy.namespace().unwrap_or_default();
         let api = Api::<StateEpochPolicy>::namespaced(self.context.client.clone(), &namespace);
-        let now = match api.get_opt(&self.policy.name_any()).await {
+        let now = match answer(api.get_opt(&self.policy.name_any())).await {
             Ok(Some(now)) => now,
             Ok(None) => return not("the policy was deleted"),
             Err(error) => return not(&format!("the policy could not be read again: {error}")),
@@ -139,23 +142,25 @@ impl Permission for StillWanted<'_> {
 
 fn failure(message: String) -> Told {
     let said = Some(Said::new(PruneHealthy::Failed, message.clone()));
-    Told { phase: Phase::Failed, said, notice: Some(Reason::PruneFailed), message }
+    Told { phase: Phase::Failed, said, notice: Some(Reason::PruneFailed), message, held: None }
 }
 
-fn held(message: String) -> Told {
+fn held(why: &'static str, message: String) -> Told {
     let said = Some(Said::new(PruneHealthy::Held, message.clone()));
-    Told { phase: Phase::Held, said, notice: Some(Reason::PruneHeld), message }
+    Told { phase: Phase::Held, said, notice: Some(Reason::PruneHeld), message, held: Some(why) }
 }
 
 /// A prune that did not take place.
 fn refused(handle: &Handle, error: &PruneError) -> Told {
-    if let PruneError::Store(error) = error {
-        store_failed(handle, error);
+    if let Some(class) = error.class() {
+        store_failed(handle, class);
     }
     match error {
         // What an earlier prune said still stands.
-        PruneError::Cancelled => Told { phase: Phase::Stopped, said: None, notice: None, message: error.to_string() },
-        error if error.is_refusal() => held(error.to_string()),
+        PruneError::Cancelled => {
+            Told { phase: Phase::Stopped, said: None, notice: None, message: error.to_string(), held: None }
+        }
+        error if error.is_refusal() => held(error.class().map_or("NotApproved", ErrorClass::as_str), error.to_string()),
         error => failure(error.to_string()),
     }
 }
@@ -169,6 +174,7 @@ fn tell(report: &PruneReport) -> Told {
         said: Some(Said::new(reason, message.clone())),
         notice,
         message,
+        held: None,
     };
     match &report.outcome {
         PruneOutcome::Succeeded if *objects == 0 => {
@@ -186,7 +192,7 @@ fn tell(report: &PruneReport) -> Told {
             );
             told(Phase::Succeeded, PruneHealthy::DryRun, Some(Reason::PrunePlanned), message)
         }
-        PruneOutcome::Held { message, .. } => held(message.clone()),
+        PruneOutcome::Held { reason, message } => held(reason, message.clone()),
         PruneOutcome::PartlyFailed => {
             let first = report
                 .errors
@@ -207,7 +213,12 @@ fn tell(report: &PruneReport) -> Told {
                 _ if *failed > 0 => (PruneHealthy::PartlyFailed, Reason::PruneFailed),
                 _ => (PruneHealthy::Succeeded, Reason::PruneCompleted),
             };
-            told(Phase::Stopped, reason, Some(notice), message)
+            let held = match stop {
+                Stop::OwnerChanged => Some(ErrorClass::RootConflict.as_str()),
+                Stop::Held { hold, .. } => Some(*hold),
+                _ => None,
+            };
+            Told { held, ..told(Phase::Stopped, reason, Some(notice), message) }
         }
     }
 }
@@ -219,7 +230,7 @@ fn conclude(
     report: Option<&PruneReport>,
     (started, finished): (Timestamp, Timestamp),
 ) {
-    let Told { phase, said, notice, message } = told;
+    let Told { phase, said, notice, message, held } = told;
     let ended = Ended { kind: RunKind::Prune, started, finished, phase, message: message.clone() };
     let mut transition = true;
     handle.observed.send_modify(|observed| {
@@ -252,10 +263,8 @@ fn conclude(
         }
         observed.ended(ended.past());
     });
-    if let Some(report) = report {
-        show_epochs(context, handle, &report.found);
-    }
-    count(context, handle, phase, report);
+    super::show(context, handle, &handle.observed.borrow());
+    count(context, handle, phase, held, report);
     match notice {
         Some(notice) if transition => context.notices.send(&handle.reference, notice, message),
         _ => {
@@ -266,14 +275,14 @@ fn conclude(
     }
 }
 
-fn count(context: &Context, handle: &Handle, phase: Phase, report: Option<&PruneReport>) {
+fn count(context: &Context, handle: &Handle, phase: Phase, held: Option<&'static str>, report: Option<&PruneReport>) {
     let metrics = &context.metrics;
     metrics.prune_runs.of(&handle.name, &[phase.as_str()]).inc();
     metrics.prune_held.forget(&handle.name);
-    let Some(report) = report else { return };
-    if let PruneOutcome::Held { reason, .. } = report.outcome {
-        metrics.prune_held.of(&handle.name, &[reason]).set(1.0);
+    if let Some(held) = held {
+        metrics.prune_held.of(&handle.name, &[held]).set(1.0);
     }
+    let Some(report) = report else { return };
     metrics.prune_deleted_objects.of(&handle.name, &[]).inc_by(report.objects);
     metrics.prune_deleted_bytes.of(&handle.name, &[]).inc_by(report.bytes);
     if let Ok(took) = std::time::Duration::try_from(report.finished_at.duration_since(report.started_at)) {

@@ -21,7 +21,7 @@ fn policy(extra: &Value) -> StateEpochPolicy {
 }
 
 fn observed() -> Observed {
-    let mut observed = Observed::from_status(None);
+    let mut observed = Observed::of(&policy(&json!({})));
     observed.store = Said::new(StoreReady::Reachable, "it can be used");
     observed.fence = Said::new(FenceCurrent::Published, "version 7");
     observed
@@ -36,6 +36,7 @@ fn reason(status: &StateEpochPolicyStatus, type_: &str) -> Option<(String, Strin
     Some((condition.status.clone(), condition.reason.clone()))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "a condition may be absent")]
 fn is(status: &str, reason: &str) -> Option<(String, String)> {
     Some((status.into(), reason.into()))
 }
@@ -180,16 +181,50 @@ fn what_an_earlier_life_wrote_is_what_the_next_one_knows() {
     observed.prune.floor = Some(Epoch::new(12));
     let mut written = status(&policy(&json!({})), &observed, &[], at(1));
     // While it ran, the condition said so, and not how the last one ended.
-    assert_eq!(Observed::from_status(Some(&written)).pruned, None);
+    let knows = |written: &StateEpochPolicyStatus| {
+        Observed::of(&StateEpochPolicy { status: Some(written.clone()), ..policy(&json!({})) })
+    };
+    assert_eq!(knows(&written).pruned, None);
     observed.prune.phase = Some(Phase::PartlyFailed);
     written.conditions = status(&policy(&json!({})), &observed, &[], at(1)).conditions;
-    let next = Observed::from_status(Some(&written));
+    let next = knows(&written);
     assert_eq!(next.pruned, Some(Said::new(PruneHealthy::PartlyFailed, "3 left")));
     assert_eq!(next.seen.floor, Epoch::new(12));
-    assert!(!next.first_seen && Observed::from_status(None).first_seen);
+    assert!(!next.first_seen && Observed::of(&policy(&json!({}))).first_seen);
     assert_eq!(
         next.schedules().prune.remembered.last,
         epochwarden_core::schedule::LastRun::Unfinished { started: at(7) },
         "a prune that was running when its operator ended is due again"
     );
+}
+
+#[test]
+fn a_restart_changes_no_condition_until_something_is_found_out() {
+    let written = status(&policy(&json!({})), &observed(), &[], at(1));
+    let policy = StateEpochPolicy { status: Some(written.clone()), ..policy(&json!({})) };
+    let next = Observed::of(&policy);
+    assert!(!next.opened, "what the status says was not found out by this process");
+    assert!(!differs(&written, &status(&policy, &next, &written.conditions, at(9))));
+}
+
+#[test]
+fn a_condition_of_an_earlier_generation_says_nothing_of_this_one() {
+    let written = status(&policy(&json!({})), &observed(), &[], at(1));
+    let mut policy = StateEpochPolicy { status: Some(written), ..policy(&json!({})) };
+    policy.metadata.generation = Some(4);
+    let next = Observed::of(&policy);
+    assert_eq!((next.store.reason, next.fence.reason), (StoreReady::Pending, FenceCurrent::Pending));
+}
+
+#[test]
+fn a_run_that_waits_for_its_turn_is_owed_by_the_next_operator() {
+    for kind in [RunKind::Prune, RunKind::Audit] {
+        let mut observed = observed();
+        assert!(observed.begins(kind, Phase::Pending, at(7)));
+        assert!(!observed.begins(kind, Phase::Pending, at(8)), "a time alone is no news");
+        let written = status(&policy(&json!({})), &observed, &[], at(8));
+        let next = Observed::of(&StateEpochPolicy { status: Some(written), ..policy(&json!({})) });
+        let last = next.schedules().slot(kind).remembered.last;
+        assert_eq!(last, epochwarden_core::schedule::LastRun::Unfinished { started: at(8) }, "{kind:?}");
+    }
 }

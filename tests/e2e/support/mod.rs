@@ -12,7 +12,7 @@ use epochwarden_testkit::apiserver::Cluster;
 use tokio::sync::OnceCell;
 
 /// How long a test waits for what should come at once. Long, because the machine may be busy; nothing waits longer than it must.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// The API server of this test binary, with the resource installed.
 pub(crate) async fn cluster() -> anyhow::Result<&'static Cluster> {

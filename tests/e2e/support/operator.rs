@@ -60,6 +60,13 @@ impl Operator {
         get(self.port, path).await
     }
 
+    /// Begins a request and leaves it open.
+    pub(crate) async fn begin_request(&self) -> anyhow::Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: local").await?;
+        Ok(stream)
+    }
+
     /// Tells it to stop, and waits until it has.
     pub(crate) async fn terminate(mut self, deadline: Duration) -> anyhow::Result<std::process::ExitStatus> {
         self.process.signal("TERM")?;

@@ -1,0 +1,88 @@
+use epochwarden_core::lease::LeaseObservation;
+use tokio::sync::watch;
+
+use super::*;
+
+const POLL: Duration = Duration::from_secs(10);
+
+fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+fn seen(heard: Option<u64>, renewed: Option<u64>) -> LeaseSeen {
+    let lease = renewed.map(|renewed| LeaseObservation {
+        namespace: "streaming".into(),
+        name: "leader".into(),
+        uid: "u1".into(),
+        holder: Some("a".into()),
+        transitions: Some(0),
+        duration: Some(seconds(15)),
+        annotation: None,
+        renewed: seconds(renewed),
+        holder_since: seconds(renewed),
+    });
+    let mut seen = LeaseSeen::default();
+    (seen.lease, seen.heard) = (lease, heard.map(seconds));
+    seen
+}
+
+#[test]
+fn the_next_look_is_when_the_lease_may_have_expired_or_was_silent_for_too_long() {
+    for (heard, renewed, now, expected) in [
+        (Some(100), Some(100), 100, seconds(10)),
+        (Some(100), Some(100), 104, seconds(6)),
+        // The lease was seen again, but not renewed: it expires before the next poll.
+        (Some(110), Some(97), 110, seconds(2)),
+        // It has expired, which changes by a renewal alone.
+        (Some(120), Some(100), 120, seconds(10)),
+        (Some(100), None, 100, seconds(10)),
+    ] {
+        assert_eq!(
+            Again::InTime.wait(&seen(heard, renewed), POLL, seconds(now)),
+            expected,
+            "{heard:?} {renewed:?} {now}"
+        );
+    }
+}
+
+#[test]
+fn what_failed_waits_its_time_even_when_the_poll_is_overdue() {
+    let (overdue, now) = (seen(Some(1), Some(1)), seconds(100));
+    assert!(Again::InTime.wait(&overdue, POLL, now) < seconds(1));
+    assert_eq!(Again::After(seconds(7)).wait(&overdue, POLL, now), seconds(7));
+    assert_eq!(Again::After(seconds(7)).wait(&seen(None, None), POLL, now), seconds(7));
+}
+
+#[test]
+fn what_only_a_change_can_mend_is_not_looked_at_in_between() {
+    for silent in [seen(None, None), seen(Some(1), None), seen(Some(1), Some(1))] {
+        assert_eq!(Again::WhenChanged.wait(&silent, POLL, seconds(100)), IDLE);
+    }
+}
+
+#[test]
+fn an_instant_that_was_named_comes_no_later_than_the_poll() {
+    let fresh = seen(Some(100), Some(100));
+    assert_eq!(Again::Within(seconds(3)).wait(&fresh, POLL, seconds(100)), seconds(3));
+    assert_eq!(Again::Within(seconds(30)).wait(&fresh, POLL, seconds(100)), POLL);
+}
+
+#[test]
+fn reckoning_with_the_lease_leaves_its_news_to_the_next_look() {
+    let (sender, receiver) = watch::channel(LeaseSeen::default());
+    let key = LeaseKey { namespace: "streaming".into(), name: "leader".into() };
+    let mut subscription = Subscription { key, since: Duration::ZERO, seen: receiver };
+    sender.send_replace(seen(Some(1), Some(1)));
+    assert!(subscription.peek().lease.is_some());
+    assert!(subscription.seen.has_changed().unwrap(), "nobody has acted upon it");
+    assert!(subscription.take().lease.is_some());
+    assert!(!subscription.seen.has_changed().unwrap());
+}
+
+#[test]
+fn the_words_of_an_expired_lease_do_not_change_with_every_look() {
+    let refusal = |silent| FenceRefusal::LeaseExpired { lease: "streaming/leader".into(), holder: "a".into(), silent };
+    let words = |silent| worded_once(refusal(seconds(silent)), Some(seconds(15))).to_string();
+    assert_eq!(words(16), words(3600));
+    assert!(words(16).contains("15s"), "{}", words(16));
+}
