@@ -12,7 +12,7 @@ use crate::support::bucket::Bucket;
 use crate::support::lease::Leader;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
-use crate::support::{SOON, cluster};
+use crate::support::{SOON, cluster, say};
 
 /// A policy with a fence on a folder, its operator, and the Lease that it follows.
 struct Stage {
@@ -114,7 +114,7 @@ async fn a_fence_is_durable_within_a_second_of_the_lease_change() -> Result<()> 
     }
     lags.sort_unstable();
     let (median, worst) = (lags[lags.len() / 2], lags[lags.len() - 1]);
-    println!("from the change of the Lease to the durable fence, 20 times: median {median:?}, worst {worst:?}");
+    say(&format!("from the change of the Lease to the durable fence, 20 times: median {median:?}, worst {worst:?}"))?;
     ensure!(worst < Duration::from_secs(1), "the worst took {worst:?}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::support::bucket::Bucket;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
-use crate::support::{SOON, cluster};
+use crate::support::{SOON, cluster, say};
 
 /// A prune of 398 epochs that has begun to delete: enough that it is still under way when it is told to stop.
 struct Busy {
@@ -43,7 +43,7 @@ async fn on_sigterm_a_prune_stops_between_requests_and_the_next_operator_finishe
     let told = Instant::now();
     let status = operator.terminate(Duration::from_secs(10)).await?;
     ensure!(status.success(), "{status}");
-    println!("the operator ended {:?} after SIGTERM", told.elapsed());
+    say(&format!("the operator ended {:?} after SIGTERM, in the middle of a prune", told.elapsed()))?;
     let left = bucket.epochs().await?;
     ensure!(left.len() > 2 && left.ends_with(&[399, 400]), "{left:?}");
     let (_, message) = policy.wait_for("PruneHealthy", "Running").await?;
@@ -97,5 +97,27 @@ async fn a_client_that_does_not_finish_its_request_does_not_hold_the_operator() 
     operator.get("/livez").await?;
     let status = operator.terminate(Duration::from_secs(10)).await?;
     ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn policies_outside_of_the_selector_and_the_namespace_are_left_alone() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("selected").await?;
+    let elsewhere = cluster.namespace("elsewhere").await?;
+    let bucket = Bucket::folder()?;
+    let root = bucket.path()?.display().to_string();
+    let flags = ["--allow-file-root", root.as_str(), "--policy-selector", "team=orders"];
+    let _operator = Operator::start(cluster, &namespace, &flags).await?;
+    let spec = json!({ "store": bucket.store(None), "vnodes": 4 });
+    let other = Policy::apply(cluster, &namespace, "other", spec.clone()).await?;
+    let foreign = Policy::apply(cluster, &elsewhere, "foreign", spec.clone()).await?;
+    foreign.kubectl(&["label", "sep", "foreign", "team=orders"]).await?;
+    let ours = Policy::apply(cluster, &namespace, "ours", spec).await?;
+    ours.kubectl(&["label", "sep", "ours", "team=orders"]).await?;
+    // The others came first: when this one has been worked for, they would have been, too.
+    ours.wait_for("Ready", "Reachable").await?;
+    ensure!(other.status().await?.is_null(), "a policy outside of the selector has a status");
+    ensure!(foreign.status().await?.is_null(), "a policy of another namespace has a status");
     Ok(())
 }

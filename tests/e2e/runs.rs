@@ -194,6 +194,26 @@ async fn a_retention_of_pins_alone_keeps_everything() -> Result<()> {
 }
 
 #[tokio::test]
+async fn where_no_sealed_epoch_is_complete_prune_holds_and_deletes_nothing() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("none").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=5, 4).await?;
+    for epoch in 1..=5 {
+        bucket.lose_partial(epoch, 1).await?;
+    }
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, None)).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("prune").await?;
+    let (status, message) = policy.wait_for("PruneHealthy", "Held").await?;
+    ensure!(status == "False" && message.contains("5 sealed epochs"), "{message}");
+    policy.wait_for_event("PruneHeld").await?;
+    ensure!(bucket.sealed().await? == [1, 2, 3, 4, 5]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_prune_of_a_hundred_thousand_objects_does_not_delay_a_fence() -> Result<()> {
     let cluster = cluster().await?;
     let namespace = cluster.namespace("busy").await?;

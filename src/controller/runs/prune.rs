@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use epochwarden_core::duration::format_duration;
+use epochwarden_core::plan::{KeepReason, PlanSummary};
 use epochwarden_core::register::OwnerRecord;
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{
@@ -165,6 +166,10 @@ fn refused(handle: &Handle, error: &PruneError) -> Told {
     }
 }
 
+fn none_complete(plan: &PlanSummary) -> bool {
+    plan.keep.iter().any(|range| range.reason == KeepReason::NoneComplete)
+}
+
 /// A prune that made a plan.
 fn tell(report: &PruneReport) -> Told {
     let PruneReport { epochs, objects, failed, plan, .. } = report;
@@ -177,6 +182,14 @@ fn tell(report: &PruneReport) -> Told {
         held: None,
     };
     match &report.outcome {
+        // Nothing to restore from is nobody's success, whatever retention says. A pipeline that has sealed nothing yet is not meant.
+        PruneOutcome::Succeeded if report.found.sealed > 0 && none_complete(plan) => {
+            let message = format!(
+                "none of the {} sealed epochs is complete, so nothing is deleted: see the audit, and check spec.vnodes",
+                report.found.sealed
+            );
+            held(KeepReason::NoneComplete.as_str(), message)
+        }
         PruneOutcome::Succeeded if *objects == 0 => {
             told(Phase::Succeeded, PruneHealthy::Succeeded, None, "retention keeps everything that is there".into())
         }
