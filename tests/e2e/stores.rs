@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::bucket::Bucket;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
-use crate::support::{cluster, secret};
+use crate::support::{cluster, secret, secret_of};
 
 fn spec(store: &Value) -> Value {
     json!({ "store": store, "vnodes": 4, "retention": { "keepLast": 1 }, "prune": { "minAge": "0s", "schedule": "* * * * *" } })
@@ -50,19 +50,8 @@ async fn a_wrong_key_is_access_denied_and_deletes_nothing() -> Result<()> {
     let (cluster, namespace, _operator) = desk("denied", &[]).await?;
     let bucket = Bucket::s3(&namespace).await?;
     bucket.seal(1..=3, 4).await?;
-    let created = cluster
-        .kubectl(&[
-            "-n",
-            &namespace,
-            "create",
-            "secret",
-            "generic",
-            "wrong",
-            "--from-literal=aws_access_key_id=nobody",
-            "--from-literal=aws_secret_access_key=hush-hush",
-        ])
+    secret_of(cluster, &namespace, "wrong", &[("aws_access_key_id", "nobody"), ("aws_secret_access_key", "hush-hush")])
         .await?;
-    ensure!(created.status.success(), "{}", created.stderr);
     let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("wrong")))).await?;
     let (_, message) = policy.wait_for("StoreReady", "AccessDenied").await?;
     ensure!(!message.contains("hush-hush"), "a secret is in a message");
@@ -132,18 +121,7 @@ async fn folders_and_the_operators_own_credentials_need_a_flag() -> Result<()> {
 async fn a_key_that_a_secret_may_not_have_is_named() -> Result<()> {
     let (cluster, namespace, _operator) = desk("badkey", &[]).await?;
     let bucket = Bucket::s3(&namespace).await?;
-    let created = cluster
-        .kubectl(&[
-            "-n",
-            &namespace,
-            "create",
-            "secret",
-            "generic",
-            "bad",
-            "--from-literal=aws_endpoint=http://169.254.169.254",
-        ])
-        .await?;
-    ensure!(created.status.success(), "{}", created.stderr);
+    secret_of(cluster, &namespace, "bad", &[("aws_endpoint", "http://169.254.169.254")]).await?;
     let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("bad")))).await?;
     let (_, message) = policy.wait_for("StoreReady", "InvalidConfiguration").await?;
     ensure!(message.contains("aws_endpoint"), "{message}");
@@ -177,19 +155,8 @@ async fn rotated_credentials_are_taken_without_a_restart() -> Result<()> {
     let (cluster, namespace, _operator) = desk("rotated", &[]).await?;
     let bucket = Bucket::s3(&namespace).await?;
     bucket.seal(1..=3, 4).await?;
-    let created = cluster
-        .kubectl(&[
-            "-n",
-            &namespace,
-            "create",
-            "secret",
-            "generic",
-            "orders-state",
-            "--from-literal=aws_access_key_id=old",
-            "--from-literal=aws_secret_access_key=old",
-        ])
+    secret_of(cluster, &namespace, "orders-state", &[("aws_access_key_id", "old"), ("aws_secret_access_key", "old")])
         .await?;
-    ensure!(created.status.success(), "{}", created.stderr);
     let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("orders-state")))).await?;
     policy.wait_for("StoreReady", "AccessDenied").await?;
     let deleted = cluster.kubectl(&["-n", &namespace, "delete", "secret", "orders-state"]).await?;

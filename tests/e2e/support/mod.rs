@@ -46,21 +46,20 @@ pub(crate) async fn secret(
     name: &str,
     bucket: &bucket::Bucket,
 ) -> anyhow::Result<()> {
-    let mut args = vec![
-        "-n".to_owned(),
-        namespace.to_owned(),
-        "create".into(),
-        "secret".into(),
-        "generic".into(),
-        name.to_owned(),
-    ];
-    args.extend(
-        bucket
-            .options
-            .iter()
-            .filter(|(key, _)| key.contains("access_key"))
-            .map(|(key, value)| format!("--from-literal={key}={value}")),
-    );
+    let credentials = bucket.options.iter().filter(|(key, _)| key.contains("access_key"));
+    let entries: Vec<_> = credentials.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    secret_of(cluster, namespace, name, &entries).await
+}
+
+/// Creates a Secret with these entries.
+pub(crate) async fn secret_of(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    entries: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let mut args: Vec<String> = ["-n", namespace, "create", "secret", "generic", name].map(str::to_owned).into();
+    args.extend(entries.iter().map(|(key, value)| format!("--from-literal={key}={value}")));
     let created = cluster.kubectl(&args).await?;
     ensure!(created.status.success(), "creating the Secret: {}", created.stderr);
     Ok(())
