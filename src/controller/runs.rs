@@ -7,6 +7,7 @@ mod audit;
 mod prune;
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use epochwarden_core::finding::FindingKind;
 use epochwarden_store::ErrorClass;
@@ -14,10 +15,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::credentials;
 use super::observed::Observed;
 use super::registry::Handle;
+use super::stores::Stores;
 use crate::api::StateEpochPolicy;
 use crate::api::status::{PastRun, Phase, RunKind};
+
+/// How long a run waits for the store to be opened with another Secret.
+const REOPENED: Duration = Duration::from_secs(30);
 
 /// Starts a run, which the caller has marked as begun. Without a permit it waits for one first.
 pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind, permit: Option<OwnedSemaphorePermit>) {
@@ -90,6 +96,32 @@ impl Ended {
             finished_at: self.finished,
             result: self.phase,
             message: Some(self.message.clone()),
+        }
+    }
+}
+
+/// The clients of a run, with the credentials of now: a run may take hours, and a key may have been rotated since it was last read.
+async fn stores(context: &Context, handle: &Handle) -> Result<Stores, String> {
+    let mut held = handle.stores.subscribe();
+    let not_ready = || "the store is not ready: see the condition StoreReady".to_owned();
+    let stores = held.borrow_and_update().clone().ok_or_else(not_ready)?;
+    let policy = handle.current();
+    let Some(credentials) = &policy.spec.store.credentials else {
+        return Ok(stores);
+    };
+    match credentials::read(&context.client, &handle.name.namespace, &credentials.secret_ref.name).await {
+        Ok(read) if stores.were_made_with(&read.identity) => Ok(stores),
+        // An API server that does not answer for a moment says nothing about the credentials that are held.
+        Err(problem) if !problem.lasting => Ok(stores),
+        _ => {
+            handle.look_again.notify_one();
+            if tokio::time::timeout(REOPENED, held.changed()).await.is_err() {
+                return Err(
+                    "the Secret has changed, and the store was not opened again in time; see the condition StoreReady"
+                        .into(),
+                );
+            }
+            held.borrow().clone().ok_or_else(not_ready)
         }
     }
 }

@@ -40,6 +40,12 @@ impl Stores {
         Arc::ptr_eq(&self.generation, &other.generation)
     }
 
+    /// Whether these clients were made with this state of the Secret.
+    #[must_use]
+    pub(crate) fn were_made_with(&self, secret: &str) -> bool {
+        self.generation.secret.as_deref() == Some(secret)
+    }
+
     /// Clients that need no opening.
     #[cfg(test)]
     pub(crate) fn of(root: Root) -> Self {

@@ -165,3 +165,21 @@ async fn rotated_credentials_are_taken_without_a_restart() -> Result<()> {
     tokio::time::timeout(Duration::from_secs(90), policy.wait_for("Ready", "Reachable")).await??;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_run_uses_the_credentials_of_now_and_not_those_that_were_read_a_minute_ago() -> Result<()> {
+    let (cluster, namespace, _operator) = desk("revoked", &[]).await?;
+    let bucket = Bucket::s3(&namespace).await?;
+    bucket.seal(1..=3, 4).await?;
+    secret(cluster, &namespace, "orders-state", &bucket).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket.store(Some("orders-state")))).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    let deleted = cluster.kubectl(&["-n", &namespace, "delete", "secret", "orders-state"]).await?;
+    ensure!(deleted.status.success(), "{}", deleted.stderr);
+    secret_of(cluster, &namespace, "orders-state", &[("aws_access_key_id", "new"), ("aws_secret_access_key", "new")])
+        .await?;
+    policy.ask("audit").await?;
+    policy.wait_for("AuditClean", "Failed").await?;
+    policy.wait_for("StoreReady", "AccessDenied").await?;
+    Ok(())
+}

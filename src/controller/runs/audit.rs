@@ -42,26 +42,26 @@ async fn attempt(
     let policy = handle.current();
     let invalid = |error: validate::Invalid| Failure { phase: Phase::Failed, message: error.to_string() };
     let settings = validate::audit_settings(&policy.spec).map_err(invalid)?;
-    let stores = handle.stores.borrow().clone();
-    let stores = stores.ok_or_else(|| Failure {
-        phase: Phase::Failed,
-        message: "the store is not ready: see the condition StoreReady".into(),
-    })?;
+    let stores = cancel.run_until_cancelled(super::stores(context, handle)).await;
+    let stores = stores.ok_or_else(|| failure(handle, &AuditError::Cancelled))?;
+    let stores = stores.map_err(|message| Failure { phase: Phase::Failed, message })?;
     let rules =
         AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(settings.deadline) };
     let audited = epochwarden_store::audit::run(&stores.runs, &rules, context.clock.as_ref(), cancel, &|_| {}).await;
-    audited.map_err(|error| {
-        if let Some(class) = error.class() {
-            store_failed(handle, class);
+    audited.map_err(|error| failure(handle, &error))
+}
+
+fn failure(handle: &Handle, error: &AuditError) -> Failure {
+    if let Some(class) = error.class() {
+        store_failed(handle, class);
+    }
+    match error {
+        AuditError::Cancelled if handle.cancel.is_cancelled() => {
+            Failure { phase: Phase::Pending, message: super::INTERRUPTED.into() }
         }
-        match error {
-            AuditError::Cancelled if handle.cancel.is_cancelled() => {
-                Failure { phase: Phase::Pending, message: super::INTERRUPTED.into() }
-            }
-            AuditError::Cancelled => Failure { phase: Phase::Stopped, message: error.to_string() },
-            error => Failure { phase: Phase::Failed, message: error.to_string() },
-        }
-    })
+        AuditError::Cancelled => Failure { phase: Phase::Stopped, message: error.to_string() },
+        error => Failure { phase: Phase::Failed, message: error.to_string() },
+    }
 }
 
 fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: Timestamp, finished: Timestamp) {

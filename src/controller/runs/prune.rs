@@ -62,8 +62,10 @@ async fn attempt(
 ) -> Result<PruneReport, Told> {
     let policy = handle.current();
     let settings = validate::prune_settings(&policy.spec).map_err(|error| failure(error.to_string()))?;
-    let stores = handle.stores.borrow().clone();
-    let stores = stores.ok_or_else(|| failure("the store is not ready: see the condition StoreReady".into()))?;
+    let Some(stores) = cancel.run_until_cancelled(super::stores(context, handle)).await else {
+        return Err(refused(handle, &PruneError::Cancelled));
+    };
+    let stores = stores.map_err(failure)?;
     let seen = handle.observed.borrow().seen;
     let identity = Identity {
         policy: Some(OwnerRecord {
