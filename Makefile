@@ -18,7 +18,7 @@ help: ## List these targets
 demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 server, KUBECONFIG=... for a cluster of yours
 	@case '$(STORE)' in file|s3) ;; *) echo "STORE is 'file' or 's3', not '$(STORE)'." >&2; exit 2;; esac
 	@tools/build.sh >/dev/null
-	@echo "Building Epochwarden (about 5 minutes the first time, on 2 cores) ..."
+	@echo "Building Epochwarden (about 6 minutes the first time, on 2 cores) ..."
 	@cargo build --workspace --bins --examples
 	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)"; target="$$(tools/target-dir.sh)"; \
 	  exec "$$target/debug/examples/demo" --store '$(STORE)' $(demo_flags)
