@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use epochwarden_core::lease::{Expiry, LeaseObservation, expiry};
+use epochwarden_core::lease::{Expiry, LeaseObservation, VERSION_ANNOTATION, expiry};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher::{self, watcher};
@@ -49,9 +49,6 @@ pub(crate) struct Leases {
     seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
     restart: Notify,
 }
-
-/// The annotation by which a leader declares its version.
-pub(crate) const ASSIGNMENT_VERSION: &str = "epochwarden.io/assignment-version";
 
 impl Leases {
     /// Knows nothing yet.
@@ -201,7 +198,7 @@ impl LeaseSeen {
                 .lease_duration_seconds
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .map(Duration::from_secs),
-            annotation: lease.annotations().get(ASSIGNMENT_VERSION).cloned(),
+            annotation: lease.annotations().get(VERSION_ANNOTATION).cloned(),
             renewed: now,
             holder_since: now,
         };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use epochwarden_core::register::OwnerRecord;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
@@ -84,6 +85,18 @@ impl Handle {
     #[must_use]
     pub(crate) fn may_run(&self) -> bool {
         self.stores.borrow().is_some()
+    }
+
+    /// How this policy names itself as the owner of its root.
+    #[must_use]
+    pub(crate) fn owner_record(&self, context: &Context) -> OwnerRecord {
+        OwnerRecord {
+            cluster: context.cluster.clone(),
+            namespace: self.name.namespace.clone(),
+            name: self.name.name.clone(),
+            uid: self.uid.clone(),
+            take_over: None,
+        }
     }
 
     /// Asks for a look at this policy, soon.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_core::register::OwnerRecord;
 use epochwarden_store::{ErrorClass, Registers, Root, RootSettings, StoreError};
 
 use super::backoff::{Backoff, jitter};
@@ -258,20 +257,13 @@ impl Keeper {
             Err(error) => return Err(StoreProblem::from(&error)),
         }
         if policy.writes() {
-            registers.claim_owner(&self.claim()).await.map_err(|error| StoreProblem::from(&error))?;
+            registers
+                .claim_owner(&self.handle.owner_record(&self.context))
+                .await
+                .map_err(|error| StoreProblem::from(&error))?;
             stores.claimed = true;
         }
         Ok(stores)
-    }
-
-    fn claim(&self) -> OwnerRecord {
-        OwnerRecord {
-            cluster: self.context.cluster.clone(),
-            namespace: self.handle.name.namespace.clone(),
-            name: self.handle.name.name.clone(),
-            uid: self.handle.uid.clone(),
-            take_over: None,
-        }
     }
 
     fn remember(&self, change: impl FnOnce(&mut super::observed::Observed)) {

@@ -23,7 +23,6 @@ use crate::{ports, tools, watchdog};
 
 /// Both servers are ready in about two seconds; a machine that also compiles takes longer.
 const READY: Duration = Duration::from_mins(2);
-const ATTEMPTS: u32 = 3;
 
 /// An API server with everything but controllers and nodes: custom resources with their rules, RBAC, tokens of service accounts,
 /// server-side apply, watches, Leases, Events. What it has no controllers for stays as it was written: a deleted namespace
@@ -68,14 +67,7 @@ impl Cluster {
 
     /// Starts a cluster: etcd and the API server on free ports of 127.0.0.1, with their files in a temporary folder.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut attempt = 1;
-        loop {
-            // Between finding a port free and listening on it somebody else may: another attempt looks for other ports.
-            match Self::start_once().await {
-                Err(_) if attempt < ATTEMPTS => attempt += 1,
-                result => return result.with_context(|| format!("starting a cluster, attempt {attempt}")),
-            }
-        }
+        ports::with_others_on_failure("a cluster", Self::start_once).await
     }
 
     async fn start_once() -> anyhow::Result<Self> {

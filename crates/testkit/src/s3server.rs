@@ -16,7 +16,6 @@ use crate::process::Process;
 use crate::{ports, tools, watchdog};
 
 const READY: Duration = Duration::from_mins(1);
-const ATTEMPTS: u32 = 3;
 
 /// versitygw on a free port of 127.0.0.1: path-style requests, plain HTTP, region `us-east-1`, one user who may do everything.
 /// Conditional writes are exact: of many racing creates of a key one wins and the others are refused.
@@ -46,14 +45,7 @@ impl S3Server {
 
     /// Starts a server with no bucket in it.
     pub async fn start() -> anyhow::Result<Self> {
-        let mut attempt = 1;
-        loop {
-            // Between finding a port free and listening on it somebody else may: another attempt looks for another port.
-            match Self::start_once().await {
-                Err(_) if attempt < ATTEMPTS => attempt += 1,
-                result => return result.with_context(|| format!("starting an S3 server, attempt {attempt}")),
-            }
-        }
+        ports::with_others_on_failure("an S3 server", Self::start_once).await
     }
 
     async fn start_once() -> anyhow::Result<Self> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use epochwarden_core::duration::format_duration;
 use epochwarden_core::plan::{KeepReason, PlanSummary};
-use epochwarden_core::register::OwnerRecord;
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{
     Approval, Identity, Permission, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules, Stop,
@@ -68,13 +67,7 @@ async fn attempt(
     let stores = stores.map_err(failure)?;
     let seen = handle.observed.borrow().seen;
     let identity = Identity {
-        policy: Some(OwnerRecord {
-            cluster: context.cluster.clone(),
-            namespace: handle.name.namespace.clone(),
-            name: handle.name.name.clone(),
-            uid: handle.uid.clone(),
-            take_over: None,
-        }),
+        policy: Some(handle.owner_record(context)),
         ignore_owner: false,
         publisher: context.publisher.clone(),
         seen,
