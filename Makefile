@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools crds fmt clean prerequisites
+.PHONY: help demo test test-long tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -13,7 +13,7 @@ endif
 unexport KUBECONFIG
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 server, KUBECONFIG=... for a cluster of yours
 	@case '$(STORE)' in file|s3) ;; *) echo "STORE is 'file' or 's3', not '$(STORE)'." >&2; exit 2;; esac
@@ -25,6 +25,9 @@ demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 
 
 test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 	@tools/test.sh
+
+test-long: prerequisites ## The tests that take too long for every day: crashes, an API server that is away, a thousand policies
+	@tools/test.sh long
 
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every check and every test, and goes on after a failure so that one run shows all of them. The last line is
-# "N passed, N failed": the tests of all binaries, where each check that failed counts as one failure more.
+# Runs every check and every test, and goes on after a failure so that one run shows all of them. With the argument `long` it runs
+# the tests that take too long for every day, and nothing else. The last line is "N passed, N failed": the tests of all binaries,
+# where each check that failed counts as one failure more.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -29,7 +30,34 @@ check() {
   "$@" || fail 1 "$name"
 }
 
+# Runs `cargo test` with these arguments and counts what it says. Of a binary that died before it could count there is no result,
+# only its place among the targets that Cargo calls failed.
+run_tests() {
+  local ok broken died status
+  cargo test ${locked[@]+"${locked[@]}"} "$@" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  read -r ok broken died < <(awk '
+    /^test result: / {
+      for (i = 2; i <= NF; i++) {
+        if ($i == "passed;") ok += $(i - 1)
+        if ($i == "failed;") broken += $(i - 1)
+      }
+      if ($3 == "FAILED.") counted++
+    }
+    /^error: [0-9]+ targets? failed/ { targets = $2 }
+    END { print ok + 0, broken + 0, (targets > counted ? targets - counted : 0) }
+  ' "$log")
+  passed=$((passed + ok))
+  [[ $broken -eq 0 ]] || fail "$broken" "$broken tests"
+  [[ $died -eq 0 ]] || fail "$died" "$died test binaries ended without a result"
+  if [[ $status -ne 0 && $broken -eq 0 && $died -eq 0 ]]; then
+    fail 1 "cargo test ended with status $status"
+  fi
+}
+
 locked=(${CI:+--locked})
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 
 printf 'Test servers\n'
 if ! EPOCHWARDEN_TOOLS_BIN=$(tools/build.sh); then
@@ -37,6 +65,13 @@ if ! EPOCHWARDEN_TOOLS_BIN=$(tools/build.sh); then
   finish
 fi
 export EPOCHWARDEN_TOOLS_BIN
+
+if [[ ${1-} == long ]]; then
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test long -- -D warnings
+  printf '\nLong tests: building and running\n'
+  run_tests --test long
+  finish
+fi
 
 check Formatting cargo fmt --all --check
 check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --all-targets -- -D warnings
@@ -50,27 +85,5 @@ fi
 check CRD tools/crds.sh --check
 
 printf '\nTests: running\n'
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-cargo test ${locked[@]+"${locked[@]}"} --workspace --no-fail-fast 2>&1 | tee "$log"
-status=${PIPESTATUS[0]}
-
-# Of a binary that died before it could count there is no result, only its place among the targets that Cargo calls failed.
-read -r ok broken died < <(awk '
-  /^test result: / {
-    for (i = 2; i <= NF; i++) {
-      if ($i == "passed;") ok += $(i - 1)
-      if ($i == "failed;") broken += $(i - 1)
-    }
-    if ($3 == "FAILED.") counted++
-  }
-  /^error: [0-9]+ targets? failed/ { targets = $2 }
-  END { print ok + 0, broken + 0, (targets > counted ? targets - counted : 0) }
-' "$log")
-passed=$ok
-[[ $broken -eq 0 ]] || fail "$broken" "$broken tests"
-[[ $died -eq 0 ]] || fail "$died" "$died test binaries ended without a result"
-if [[ $status -ne 0 && $broken -eq 0 && $died -eq 0 ]]; then
-  fail 1 "cargo test ended with status $status"
-fi
+run_tests --workspace --no-fail-fast
 finish

@@ -102,6 +102,8 @@ reasons! {
         InvalidConfiguration,
         /// Whoever runs the operator has not allowed such a store to this policy.
         CredentialsNotAllowed,
+        /// The store does not keep what the product relies on.
+        UnsafeStore,
         /// Another policy owns the root.
         RootConflict,
         /// The root holds a newer layout.
@@ -158,6 +160,8 @@ reasons! {
         KeepsEverything,
         /// The last prune only planned, as asked.
         DryRun,
+        /// A plan waits for a person's approval, as the policy wants it.
+        AwaitingApproval,
         /// A prune runs.
         Running,
     }
@@ -172,6 +176,10 @@ reasons! {
     False {
         /// The last prune removed nothing, because something is not as it should be.
         Held,
+        /// A plan would remove so much that it waits for a person's approval.
+        MassDeletion,
+        /// More is left over from run to run.
+        FallingBehind,
         /// The last prune could not remove everything.
         PartlyFailed,
         /// The last prune could not do its work.
@@ -232,6 +240,8 @@ reasons! {
         InvalidConfiguration,
         /// Whoever runs the operator has not allowed such a store to this policy.
         CredentialsNotAllowed,
+        /// The store does not keep what the product relies on.
+        UnsafeStore,
         /// Another policy owns the root.
         RootConflict,
         /// The root holds a newer layout.
@@ -249,6 +259,8 @@ reasons! {
         InvalidConfiguration,
         /// Whoever runs the operator has not allowed such a store to this policy.
         CredentialsNotAllowed,
+        /// The store does not keep what the product relies on.
+        UnsafeStore,
         /// Another policy owns the root.
         RootConflict,
         /// The root holds a newer layout.
@@ -289,6 +301,7 @@ impl Ready {
             StoreReady::SecretNotFound => Self::SecretNotFound,
             StoreReady::InvalidConfiguration => Self::InvalidConfiguration,
             StoreReady::CredentialsNotAllowed => Self::CredentialsNotAllowed,
+            StoreReady::UnsafeStore => Self::UnsafeStore,
             StoreReady::RootConflict => Self::RootConflict,
             StoreReady::UnknownLayout => Self::UnknownLayout,
         }
@@ -300,6 +313,7 @@ impl Ready {
         match self {
             Self::InvalidConfiguration => Some(Stalled::InvalidConfiguration),
             Self::CredentialsNotAllowed => Some(Stalled::CredentialsNotAllowed),
+            Self::UnsafeStore => Some(Stalled::UnsafeStore),
             Self::RootConflict => Some(Stalled::RootConflict),
             Self::UnknownLayout => Some(Stalled::UnknownLayout),
             Self::RegisterLost => Some(Stalled::RegisterLost),
@@ -324,6 +338,7 @@ impl Ready {
             | Self::AccessDenied
             | Self::InvalidConfiguration
             | Self::CredentialsNotAllowed
+            | Self::UnsafeStore
             | Self::RootConflict
             | Self::UnknownLayout
             | Self::RegisterLost => None,

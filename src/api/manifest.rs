@@ -114,7 +114,7 @@ mod tests {
             ("    keepLast: 3", "    keepFirst: 3", "spec.retention.keepFirst"),
             ("        for: 1d", "        for: 1d\n        until: 1d", "spec.retention.keepEvery[0].until"),
             ("        note:", "        why:", "spec.retention.pinned[0].why"),
-            ("    minAge:", "    holdAbove: {epochs: 1}\n    minAge:", "spec.prune.holdAbove"),
+            ("    minAge:", "    holdBelow: {epochs: 1}\n    minAge:", "spec.prune.holdBelow"),
             ("spec:", "data: {}\nspec:", "data"),
         ] {
             assert!(FULL.contains(from), "{from}");

@@ -19,8 +19,17 @@ pub use status::StateEpochPolicyStatus;
 /// What every annotation of this product begins with.
 pub const ANNOTATION_PREFIX: &str = "epochwarden.io/";
 
-/// The annotation of a policy that asks for one run, now: `prune` or `audit`, and anything after an `@` to ask again.
+/// The annotation of a policy that asks for one run, now: `prune`, `audit` or `probe`, and anything after an `@` to ask again.
 pub const RUN_ANNOTATION: &str = "epochwarden.io/run";
+
+/// The annotation of a policy that approves the plan that waits: its digest. Once seen, it may go again.
+pub const APPROVE_ANNOTATION: &str = "epochwarden.io/approve-plan";
+
+/// The annotation of a policy that takes its root over: the uid of the policy that owns it. It counts once for each uid.
+pub const TAKE_OVER_ANNOTATION: &str = "epochwarden.io/take-over";
+
+/// The annotations that wake a policy.
+pub const ANNOTATIONS: [&str; 3] = [RUN_ANNOTATION, APPROVE_ANNOTATION, TAKE_OVER_ANNOTATION];
 
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "epochwarden";

@@ -114,6 +114,10 @@ pub struct StateEpochPolicyStatus {
     /// The value of the annotation `epochwarden.io/run` that was honoured last. The same value never runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run_request: Option<String>,
+
+    /// The value of the annotation `epochwarden.io/take-over` that was honoured last. The same value never takes over again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_take_over: Option<String>,
 }
 
 /// The store.
@@ -123,6 +127,39 @@ pub struct StoreStatus {
     /// Which kind of store it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+
+    /// What the last probe found that it can do. Absent until it was probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<CapabilitiesStatus>,
+
+    /// When it was probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_time")]
+    pub probed_at: Option<Timestamp>,
+}
+
+/// What a store can do, as a probe found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct CapabilitiesStatus {
+    /// Of several writers that create the same key, exactly one succeeds. Without it the store is unsafe.
+    pub conditional_create: bool,
+
+    /// What was written is in the next listing. Without it the store is unsafe.
+    pub consistent_list: bool,
+
+    /// One request deletes many keys. Without it they go one by one.
+    pub bulk_delete: bool,
+
+    /// A listing can be cut at a delimiter of several characters. Without it everything is listed.
+    pub delimiter_index: bool,
+
+    /// It keeps the versions of objects: what is deleted frees nothing until a lifecycle rule removes them.
+    pub versioned: bool,
+
+    /// It locks objects for a time: they cannot be deleted before.
+    pub object_lock: bool,
 }
 
 /// The fence as it stands.
@@ -184,11 +221,13 @@ pub struct EpochsStatus {
     /// How many unsealed epochs there are.
     pub unsealed: Count,
 
-    /// How many objects they have.
-    pub objects: Count,
+    /// How many objects they have, by the last prune or audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Count>,
 
-    /// How many bytes these have.
-    pub bytes: Count,
+    /// How many bytes these have, by the last prune or audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Count>,
 
     /// When this was observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,8 +244,8 @@ impl From<&EpochsSummary> for EpochsStatus {
             oldest_sealed: summary.oldest_sealed,
             sealed: summary.sealed.into(),
             unsealed: summary.unsealed.into(),
-            objects: summary.objects.into(),
-            bytes: summary.bytes.into(),
+            objects: Some(summary.objects.into()),
+            bytes: Some(summary.bytes.into()),
             observed_at: Some(summary.observed_at),
         }
     }
@@ -233,8 +272,6 @@ mod tests {
             "latestCommitted": "18446744073709551615",
             "sealed": 0,
             "unsealed": 0,
-            "objects": 0,
-            "bytes": 0,
         });
         assert_eq!(json, serde_json::json!({ "epochs": epochs }));
         assert_eq!(serde_json::from_value::<StateEpochPolicyStatus>(json).unwrap(), status);

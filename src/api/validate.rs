@@ -7,13 +7,14 @@ use std::fmt;
 use std::time::Duration;
 
 use epochwarden_core::ParseError;
+use epochwarden_core::approval::HoldAbove;
 use epochwarden_core::duration::{DurationError, parse_duration};
 use epochwarden_core::plan::Rules;
 use epochwarden_core::retention::{KeepEvery, Retention};
 use epochwarden_core::schedule::{Schedule, ScheduleError};
 use thiserror::Error;
 
-use super::spec::{MAX_VNODES, RetentionSpec, StateEpochPolicy, StateEpochPolicySpec};
+use super::spec::{self, Approval, MAX_VNODES, RetentionSpec, StateEpochPolicy, StateEpochPolicySpec};
 
 /// Which field of a policy, by its path from the top.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,12 @@ pub struct PruneSettings {
     pub dry_run: bool,
     /// The most objects that one run removes.
     pub max_objects: u64,
+    /// The most keys that are removed in a second.
+    pub max_keys_per_second: u64,
+    /// Who approves a plan.
+    pub approval: Approval,
+    /// A plan above this waits for approval, whoever approves the others.
+    pub hold_above: HoldAbove,
     /// The longest that one run takes.
     pub deadline: Duration,
 }
@@ -82,6 +89,8 @@ pub struct PruneSettings {
 pub struct AuditSettings {
     /// What is kept: what is left over below the floor is a finding.
     pub rules: Rules,
+    /// How often the newest seal is looked for between audits; `None`: never.
+    pub seal_check_every: Option<Duration>,
     /// From the newest seal on, this long without another is a finding.
     pub stalled_after: Duration,
     /// The longest that one audit takes.
@@ -102,7 +111,23 @@ pub fn prune_settings(spec: &StateEpochPolicySpec) -> Result<PruneSettings, Inva
         rules: rules(spec)?,
         dry_run: prune.dry_run,
         max_objects: u64::from(within("spec.prune.maxObjects", prune.max_objects, 1, 1_000_000_000)?),
+        max_keys_per_second: u64::from(within(
+            "spec.prune.maxKeysPerSecond",
+            prune.max_keys_per_second,
+            1,
+            1_000_000,
+        )?),
+        approval: prune.approval,
+        hold_above: hold_above(prune.hold_above)?,
         deadline: longer_than_nothing("spec.prune.deadline", &prune.deadline)?,
+    })
+}
+
+fn hold_above(spec: spec::HoldAbove) -> Result<HoldAbove, Invalid> {
+    let percent = within("spec.prune.holdAbove.percent", spec.percent, 0, 100)?;
+    Ok(HoldAbove {
+        epochs: u64::from(within("spec.prune.holdAbove.epochs", spec.epochs, 0, 1_000_000_000)?),
+        percent: u8::try_from(percent).unwrap_or(100),
     })
 }
 
@@ -111,6 +136,8 @@ pub fn audit_settings(spec: &StateEpochPolicySpec) -> Result<AuditSettings, Inva
     let audit = &spec.audit;
     Ok(AuditSettings {
         rules: rules(spec)?,
+        seal_check_every: Some(duration("spec.audit.sealCheckEvery", &audit.seal_check_every)?)
+            .filter(|every| !every.is_zero()),
         stalled_after: duration("spec.audit.stalledAfter", &audit.stalled_after)?,
         deadline: longer_than_nothing("spec.audit.deadline", &audit.deadline)?,
     })

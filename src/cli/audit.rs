@@ -17,6 +17,7 @@ use super::signals;
 use super::store_flags::StoreFlags;
 use super::table::{Align, Table};
 use super::values;
+use crate::api::{StateEpochPolicy, validate};
 
 /// Looks whether every sealed epoch is whole and was sealed by a leader; writes nothing
 ///
@@ -25,7 +26,8 @@ use super::values;
 #[command(after_help = "\
 Examples:
   epochwarden audit --store s3://state/orders --vnodes 256
-  epochwarden audit --store s3://state/orders --vnodes 256 --stalled-after 1h -o json")]
+  epochwarden audit --store s3://state/orders --vnodes 256 --stalled-after 1h -o json
+  epochwarden audit --policy orders.yaml")]
 pub(super) struct AuditVerb {
     #[command(flatten)]
     store: StoreFlags,
@@ -34,7 +36,7 @@ pub(super) struct AuditVerb {
     #[command(flatten)]
     pub(super) output: OutputFlags,
     /// Warn when epochs are written and none was sealed for D
-    #[arg(long, value_name = "D", default_value = "30m", value_parser = values::some_duration)]
+    #[arg(long, value_name = "D", default_value = "30m", conflicts_with = "policy", value_parser = values::some_duration)]
     stalled_after: Duration,
 }
 
@@ -49,9 +51,10 @@ struct Shown<'a> {
 
 impl AuditVerb {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
-        let root = self.store.open()?;
+        let source = self.store.open()?;
+        let rules = self.rules(source.policy.as_ref())?;
+        let root = source.root;
         let stop = signals::stop()?;
-        let rules = AuditRules { plan: self.retention.rules(), stalled_after: self.stalled_after, deadline: None };
         let drawing = self.output.progress().start("listing");
         let draw = |progress| match progress {
             AuditProgress::Listing { objects } => drawing.objects(objects),
@@ -64,6 +67,18 @@ impl AuditVerb {
         drop(drawing);
         self.output.print(&Shown { root: root.url(), report: &report }, Text(&report.audit))?;
         Ok(exit(report.audit.verdict))
+    }
+}
+
+impl AuditVerb {
+    fn rules(&self, policy: Option<&StateEpochPolicy>) -> Result<AuditRules, CliError> {
+        let plan = self.retention.rules(policy)?;
+        // The deadline of a policy is for runs that nobody watches.
+        let stalled_after = match policy.map(|policy| validate::audit_settings(&policy.spec)) {
+            Some(settings) => settings.map_err(|error| CliError::Usage(error.to_string()))?.stalled_after,
+            None => self.stalled_after,
+        };
+        Ok(AuditRules { plan, stalled_after, deadline: None })
     }
 }
 

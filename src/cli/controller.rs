@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use epochwarden_store::AllowedHost;
 use kube::{Client, Config};
 
 use super::exit::{CliError, Exit};
 use super::signals;
 use super::telemetry::LogFormat;
 use super::values;
-use crate::controller::{self, Settings};
+use crate::controller::{self, Settings, Surroundings};
 use crate::server;
 
 /// How long a connection to the API server may take to be made.
@@ -47,6 +48,11 @@ pub(super) struct Controller {
     #[arg(long = "allow-file-root", value_name = "DIR", value_parser = values::absolute_folder)]
     allow_file_roots: Vec<PathBuf>,
 
+    /// Let policies have stores at this host even where no store is expected: at a link-local address, one of a metadata service or of
+    /// the API server, or, in a cluster, on the loopback. A host name or an address, without a port; repeatable
+    #[arg(long = "allow-endpoint", value_name = "HOST")]
+    allow_endpoints: Vec<AllowedHost>,
+
     /// How many prunes and audits may run at once, in all
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     max_concurrent_runs: u16,
@@ -66,17 +72,22 @@ pub(super) struct Controller {
 
 impl Controller {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
+        controller::log_panics();
         let shutdown = signals::stop()?;
-        let settings = self.settings(|name| std::env::var(name).ok());
-        let address = settings.http;
+        let environment = |name: &str| std::env::var(name).ok();
+        let address = self.http;
         let listener = server::bind(address).await.map_err(|source| CliError::Bind { address, source })?;
-        let client = client().await?;
+        let config = config().await?;
+        let surroundings = Surroundings::observe(&config, environment).await;
+        let surroundings = surroundings.map_err(|error| CliError::Cluster { reason: error.to_string() })?;
+        let settings = self.settings(environment, surroundings);
+        let client = Client::try_from(config).map_err(|error| CliError::Cluster { reason: error.to_string() })?;
         let run = controller::run(client, settings, listener, shutdown).await;
         run.map_err(|error| CliError::Operator { reason: format!("{error:#}") })?;
         Ok(Exit::Done)
     }
 
-    fn settings(self, environment: impl Fn(&str) -> Option<String>) -> Settings {
+    fn settings(self, environment: impl Fn(&str) -> Option<String>, surroundings: Surroundings) -> Settings {
         let named =
             ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| environment(name).filter(|name| !name.is_empty()));
         Settings {
@@ -84,6 +95,8 @@ impl Controller {
             policy_selector: self.policy_selector,
             allow_ambient_credentials: self.allow_ambient_credentials,
             allow_file_roots: self.allow_file_roots,
+            allow_endpoints: self.allow_endpoints,
+            surroundings,
             max_concurrent_runs: usize::from(self.max_concurrent_runs),
             lease_poll: self.lease_poll,
             http: self.http,
@@ -92,14 +105,14 @@ impl Controller {
     }
 }
 
-async fn client() -> Result<Client, CliError> {
+async fn config() -> Result<Config, CliError> {
     let mut config = Config::infer().await.map_err(|error| CliError::Cluster { reason: error.to_string() })?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
     // Otherwise the time that a connection was idle would count as the server's silence.
     config.reset_reader_on_write = true;
-    Client::try_from(config).map_err(|error| CliError::Cluster { reason: error.to_string() })
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -116,8 +129,9 @@ mod tests {
 
     fn settings(line: &str, environment: &[(&str, &str)]) -> Settings {
         let line = Line::try_parse_from(["line"].into_iter().chain(line.split_whitespace())).unwrap();
-        line.controller
-            .settings(|name| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        let environment =
+            |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        line.controller.settings(environment, Surroundings::default())
     }
 
     #[test]
@@ -125,6 +139,7 @@ mod tests {
         let settings = settings("", &[]);
         assert!(settings.watch_namespaces.is_empty() && settings.policy_selector.is_none());
         assert!(settings.allow_ambient_credentials.is_empty() && settings.allow_file_roots.is_empty());
+        assert!(settings.allow_endpoints.is_empty());
         assert_eq!(settings.max_concurrent_runs, 4);
         assert_eq!(settings.lease_poll, Duration::from_secs(10));
         assert_eq!(settings.http, "0.0.0.0:8080".parse().unwrap());
@@ -134,14 +149,15 @@ mod tests {
     fn every_flag_is_a_setting() {
         let settings = settings(
             "--watch-namespace a --watch-namespace b --policy-selector team=orders --allow-ambient-credentials s3://state/ \
-             --allow-ambient-credentials gs://x --allow-file-root /var/a --allow-file-root /var/b --max-concurrent-runs 1 \
-             --lease-poll 3s --http 127.0.0.1:0",
+             --allow-ambient-credentials gs://x --allow-file-root /var/a --allow-file-root /var/b --allow-endpoint MinIO \
+             --allow-endpoint ::1 --max-concurrent-runs 1 --lease-poll 3s --http 127.0.0.1:0",
             &[],
         );
         assert_eq!(settings.watch_namespaces, ["a", "b"]);
         assert_eq!(settings.policy_selector.as_deref(), Some("team=orders"));
         assert_eq!(settings.allow_ambient_credentials, ["s3://state/", "gs://x"]);
         assert_eq!(settings.allow_file_roots, [PathBuf::from("/var/a"), PathBuf::from("/var/b")]);
+        assert_eq!(settings.allow_endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(), ["minio", "::1"]);
         assert_eq!(settings.max_concurrent_runs, 1);
         assert_eq!(settings.lease_poll, Duration::from_secs(3));
         assert_eq!(settings.http, "127.0.0.1:0".parse().unwrap());

@@ -110,7 +110,7 @@ impl Epochs {
                 "--timeline is drawn, it has no other form: leave out -o, or --timeline".to_owned(),
             ));
         }
-        let root = self.store.open()?;
+        let root = self.store.open()?.root;
         let drawing = self.output.progress().start("listing");
         let inventory = list_inventory_with(&root, None, |objects| drawing.objects(objects)).await?;
         if let Some(key) = inventory.newer_layout() {

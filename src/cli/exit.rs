@@ -1,9 +1,12 @@
 //! How a verb ends: the errors of the command line, and the one place that turns an end into an exit code.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use epochwarden_core::Version;
 use epochwarden_store::audit::AuditError;
+use epochwarden_store::probe::ProbeError;
 use epochwarden_store::prune::PruneError;
 use epochwarden_store::{ErrorClass, StoreError};
 use thiserror::Error;
@@ -38,8 +41,14 @@ pub(super) enum CliError {
     Prune(#[from] PruneError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     #[error("{0}")]
     Usage(String),
+    #[error("cannot read {}: {source}; name the manifest of a policy", file.display())]
+    Manifest { file: PathBuf, source: io::Error },
+    #[error("{}: {reason}", file.display())]
+    Policy { file: PathBuf, reason: String },
     #[error("nothing was deleted, because the plan is held: {message}")]
     Held { message: String },
     #[error(
@@ -47,7 +56,14 @@ pub(super) enum CliError {
          instead, or, if it is gone for good, repeat with --ignore-owner"
     )]
     Owned { owner: String },
-    #[error("nothing was deleted: the question was not answered with yes")]
+    #[error(
+        "nothing was deleted, because the policy of this file would wait for approval: {message}; read the plan with `epochwarden \
+         plan`, then repeat with --plan-digest and the digest that it shows"
+    )]
+    NotApproved { message: String },
+    #[error("nothing was written: the fence stands at {fence} already, above {version}; a fence only rises")]
+    Superseded { version: Version, fence: Version },
+    #[error("nothing was done: the question was not answered with yes")]
     Declined,
     #[error("cannot write the output: {source}")]
     Output { source: io::Error },
@@ -72,8 +88,9 @@ impl CliError {
             Self::Store(error) => of_class(error.class()),
             Self::Prune(error) => of_prune(error),
             Self::Audit(error) => of_audit(error),
-            Self::Usage(_) => Exit::Usage,
-            Self::Held { .. } | Self::Owned { .. } => Exit::Refused,
+            Self::Probe(error) => error.class().map_or(Exit::Failed, of_class),
+            Self::Usage(_) | Self::Manifest { .. } | Self::Policy { .. } => Exit::Usage,
+            Self::Held { .. } | Self::Owned { .. } | Self::NotApproved { .. } | Self::Superseded { .. } => Exit::Refused,
             Self::Declined
             | Self::Output { .. }
             | Self::Render { .. }
@@ -158,8 +175,14 @@ mod tests {
             (CliError::Prune(PruneError::NotApproved { approved: "a".into(), found: "b".into() }), 4),
             (CliError::Prune(PruneError::Cancelled), 1),
             (CliError::Audit(AuditError::Cancelled), 1),
+            (CliError::Probe(ProbeError::Store(StoreError::InvalidVersion { version: 0 })), 2),
+            (CliError::Probe(ProbeError::Cancelled), 1),
             (CliError::Usage("x".into()), 2),
+            (CliError::Manifest { file: "x".into(), source: failed() }, 2),
+            (CliError::Policy { file: "x".into(), reason: "x".into() }, 2),
             (CliError::Held { message: "x".into() }, 4),
+            (CliError::NotApproved { message: "x".into() }, 4),
+            (CliError::Superseded { version: Version::new(1), fence: Version::new(2) }, 4),
             (CliError::Owned { owner: "x".into() }, 4),
             (CliError::Declined, 1),
             (CliError::Output { source: failed() }, 1),

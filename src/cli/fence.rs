@@ -1,4 +1,6 @@
-//! `fence show`: where the fence stands, and whom it names.
+//! `fence`: where it stands and whom it names, and raising it by hand.
+
+mod publish;
 
 use std::fmt::Write as _;
 
@@ -17,7 +19,7 @@ use super::output::{OutputFlags, complain};
 use super::store_flags::StoreFlags;
 use super::telemetry::Logs;
 
-/// Looks at the fence of a root
+/// Looks at the fence of a root, or raises it
 #[derive(Debug, Args)]
 pub(super) struct Fence {
     #[command(subcommand)]
@@ -27,6 +29,7 @@ pub(super) struct Fence {
 #[derive(Debug, Subcommand)]
 enum Action {
     Show(Show),
+    Publish(publish::Publish),
 }
 
 /// Shows where the fence stands and whom it names
@@ -61,19 +64,21 @@ impl Fence {
     pub(super) const fn logs(&self) -> Logs {
         match &self.action {
             Action::Show(show) => show.output.logs(),
+            Action::Publish(publish) => publish.output.logs(),
         }
     }
 
     pub(super) async fn run(self) -> Result<Exit, CliError> {
         match self.action {
             Action::Show(show) => show.run().await,
+            Action::Publish(publish) => publish.run().await,
         }
     }
 }
 
 impl Show {
     async fn run(self) -> Result<Exit, CliError> {
-        let root = self.store.open()?;
+        let root = self.store.open()?.root;
         let listing = list_registers(&root).await?;
         let version = listing.reading().fence;
         if version.is_off() {

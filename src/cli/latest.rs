@@ -38,7 +38,7 @@ struct Shown {
 
 impl Latest {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
-        let root = self.store.open()?;
+        let root = self.store.open()?.root;
         let Some(latest_committed) = latest(&root).await? else {
             complain(&format!("no epoch is sealed in {root}"));
             return Ok(Exit::Findings);

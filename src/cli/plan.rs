@@ -3,7 +3,7 @@
 use std::fmt;
 
 use clap::Args;
-use epochwarden_core::plan::{Decision, Plan, PlanSummary, PlanTotals, PlannedEpoch};
+use epochwarden_core::plan::{Decision, Plan, PlanSummary, PlanTotals, PlannedEpoch, Rules};
 use epochwarden_store::listing::list_inventory_with;
 use epochwarden_store::{RequestCounts, Root, StoreError};
 use serde::Serialize;
@@ -23,7 +23,8 @@ use super::table::{Align, Table};
 #[command(after_help = "\
 Examples:
   epochwarden plan --store s3://state/orders --vnodes 256 --keep-last 10 --keep-every 1h:7d
-  epochwarden plan --store s3://state/orders --vnodes 256 --keep-within 24h -o json")]
+  epochwarden plan --store s3://state/orders --vnodes 256 --keep-within 24h -o json
+  epochwarden plan --policy orders.yaml")]
 pub(super) struct PlanVerb {
     #[command(flatten)]
     store: StoreFlags,
@@ -48,8 +49,10 @@ struct Shown<'a> {
 
 impl PlanVerb {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
-        let root = self.store.open()?;
-        let plan = compute(&root, &self.retention, self.output.progress()).await?;
+        let source = self.store.open()?;
+        let rules = self.retention.rules(source.policy.as_ref())?;
+        let root = source.root;
+        let plan = compute(&root, &rules, self.output.progress()).await?;
         let shown = Shown {
             root: root.url(),
             summary: plan.summary(),
@@ -62,11 +65,10 @@ impl PlanVerb {
 }
 
 /// Lists the root and plans.
-pub(super) async fn compute(root: &Root, flags: &RetentionFlags, progress: Progress) -> Result<Plan, StoreError> {
-    let rules = flags.rules();
+pub(super) async fn compute(root: &Root, rules: &Rules, progress: Progress) -> Result<Plan, StoreError> {
     let drawing = progress.start("listing");
     let inventory = list_inventory_with(root, Some(rules.vnodes), |objects| drawing.objects(objects)).await?;
-    Ok(Plan::new(&inventory, &rules, &subject(root)))
+    Ok(Plan::new(&inventory, rules, &subject(root)))
 }
 
 /// A plan for people.
@@ -140,7 +142,7 @@ mod tests {
     use std::time::Duration;
 
     use epochwarden_core::inventory::InventoryBuilder;
-    use epochwarden_core::plan::{Rules, Subject};
+    use epochwarden_core::plan::Subject;
     use epochwarden_core::retention::Retention;
     use jiff::Timestamp;
 

@@ -1,11 +1,13 @@
 //! `prune`: plans, asks, executes.
 
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use epochwarden_core::approval::Gate;
+use epochwarden_core::plan::Rules;
 use epochwarden_core::register::Reading;
 use epochwarden_store::prune::{
     self, Always, Approval, Identity, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules, Stop,
@@ -14,6 +16,8 @@ use epochwarden_store::registers::Record;
 use epochwarden_store::{Clock, Registers, Root, StoreError, SystemClock};
 use serde::Serialize;
 
+use super::PUBLISHER;
+use super::ask::ask;
 use super::exit::{CliError, Exit, of_class};
 use super::human::{self, counted, harmless};
 use super::output::{Format, OutputFlags, complain};
@@ -22,9 +26,7 @@ use super::retention_flags::RetentionFlags;
 use super::signals;
 use super::store_flags::StoreFlags;
 use super::values;
-
-/// How the floor's record names this program.
-const PUBLISHER: &str = "epochwarden-cli";
+use crate::api::{StateEpochPolicy, spec, validate};
 
 /// Plans, asks, and deletes what the plan says: the floor first, then the seals, then the rest
 ///
@@ -33,7 +35,8 @@ const PUBLISHER: &str = "epochwarden-cli";
 #[command(after_help = "\
 Examples:
   epochwarden prune --store s3://state/orders --vnodes 256 --keep-last 10
-  epochwarden prune --store s3://state/orders --vnodes 256 --keep-within 24h --yes -o json")]
+  epochwarden prune --store s3://state/orders --vnodes 256 --keep-within 24h --yes -o json
+  epochwarden prune --policy orders.yaml")]
 pub(super) struct Prune {
     #[command(flatten)]
     store: StoreFlags,
@@ -61,13 +64,32 @@ struct ExecutionFlags {
     #[arg(long)]
     ignore_owner: bool,
 
-    /// Delete at most N objects, but always at least one epoch, and each to its end; the rest is the next run's
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    max_objects: u64,
+    /// Delete at most N objects, but always at least one epoch, and each to its end; the rest is the next run's [default: the
+    /// policy's, or 1000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    max_objects: Option<u64>,
 
-    /// Stop after D; the rest is the next run's
-    #[arg(long, value_name = "D", default_value = "30m", value_parser = values::some_duration)]
+    /// Delete at most N keys per second: the pipeline shares the bucket [default: the policy's, or 2000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    max_keys_per_second: Option<u64>,
+
+    /// Stop after D; the rest is the next run's [default: the policy's, or 30m]
+    #[arg(long, value_name = "D", value_parser = values::some_duration)]
+    deadline: Option<Duration>,
+}
+
+/// Where neither a flag nor a policy says otherwise: as in a policy that does not say.
+const MAX_OBJECTS: u64 = 1_000_000;
+const MAX_KEYS_PER_SECOND: u64 = 2_000;
+const DEADLINE: Duration = Duration::from_mins(30);
+
+/// What bounds a run, and what its policy wants to be asked.
+#[derive(Debug)]
+struct Limits {
+    max_objects: u64,
+    max_keys_per_second: u64,
     deadline: Duration,
+    gate: Option<Gate>,
 }
 
 /// What programs are shown.
@@ -81,13 +103,17 @@ struct Shown<'a> {
 
 impl Prune {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
-        let root = self.store.open()?;
-        let approval = self.approval(&root).await?;
+        let source = self.store.open()?;
+        let limits = self.limits(source.policy.as_ref())?;
+        let plan = self.retention.rules(source.policy.as_ref())?;
+        let root = source.root;
+        let approval = self.approval(&root, &plan, limits.gate).await?;
         let rules = PruneRules {
-            plan: self.retention.rules(),
+            plan,
             dry_run: false,
-            max_objects: self.execution.max_objects,
-            deadline: self.execution.deadline,
+            max_objects: limits.max_objects,
+            max_keys_per_second: Some(limits.max_keys_per_second),
+            deadline: limits.deadline,
         };
         let identity = Identity {
             policy: None,
@@ -107,23 +133,52 @@ impl Prune {
         let mut report = run.map_err(explain)?;
         // With those that were made for the question.
         report.requests = root.requests();
-        let held = match &report.outcome {
-            PruneOutcome::Held { message, .. } => Some(message.clone()),
+        let refused = match &report.outcome {
+            PruneOutcome::Held { message, .. } => Some(CliError::Held { message: message.clone() }),
+            PruneOutcome::AwaitingApproval { message, .. } => Some(CliError::NotApproved { message: message.clone() }),
             _ => None,
         };
-        if held.is_none() || self.output.format() != Format::Table {
+        if refused.is_none() || self.output.format() != Format::Table {
             self.output.print(&Shown { root: root.url(), report: &report }, Text(&report))?;
         }
-        held.map_or_else(|| Ok(exit(&report.outcome)), |message| Err(CliError::Held { message }))
+        refused.map_or_else(|| Ok(exit(&report.outcome)), Err)
+    }
+
+    /// What the flags say, else the policy, else what a policy has by default.
+    fn limits(&self, policy: Option<&StateEpochPolicy>) -> Result<Limits, CliError> {
+        let flags = &self.execution;
+        let Some(policy) = policy else {
+            return Ok(Limits {
+                max_objects: flags.max_objects.unwrap_or(MAX_OBJECTS),
+                max_keys_per_second: flags.max_keys_per_second.unwrap_or(MAX_KEYS_PER_SECOND),
+                deadline: flags.deadline.unwrap_or(DEADLINE),
+                gate: None,
+            });
+        };
+        let settings =
+            validate::prune_settings(&policy.spec).map_err(|error| CliError::Usage(error.to_string()))?;
+        Ok(Limits {
+            max_objects: flags.max_objects.unwrap_or(settings.max_objects),
+            max_keys_per_second: flags.max_keys_per_second.unwrap_or(settings.max_keys_per_second),
+            deadline: flags.deadline.unwrap_or(settings.deadline),
+            gate: Some(Gate {
+                manual: settings.approval == spec::Approval::Manual,
+                hold_above: Some(settings.hold_above),
+                frozen: None,
+                approved: false,
+            }),
+        })
     }
 
     /// What may be executed: a plan that has the digest, any plan, or the one to which a person says yes.
-    async fn approval(&self, root: &Root) -> Result<Approval, CliError> {
+    ///
+    /// `gate` is what the policy of the file asks for: a yes that was given before the plan was seen does not open it.
+    async fn approval(&self, root: &Root, rules: &Rules, gate: Option<Gate>) -> Result<Approval, CliError> {
         if let Some(digest) = &self.execution.plan_digest {
             return Ok(Approval::Digest(digest.clone()));
         }
         if self.execution.yes {
-            return Ok(Approval::Automatic);
+            return Ok(gate.map_or(Approval::Automatic, Approval::Gate));
         }
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return Err(CliError::Usage(
@@ -135,13 +190,14 @@ impl Prune {
         if !self.execution.ignore_owner {
             refuse_owned(root).await?;
         }
-        let plan = plan::compute(root, &self.retention, self.output.progress()).await?;
+        let plan = plan::compute(root, rules, self.output.progress()).await?;
         if let Some(hold) = plan.hold() {
             return Err(CliError::Held { message: hold.to_string() });
         }
         if !plan.is_empty() {
             complain(&plan::Text(&plan).to_string());
-            ask(&sum(&plan.delete_totals()), &mut io::stdin().lock(), &mut io::stderr().lock())?;
+            let question = format!("Delete {}? This cannot be undone. [y/N] ", sum(&plan.delete_totals()));
+            ask(&question, &mut io::stdin().lock(), &mut io::stderr().lock())?;
         }
         Ok(Approval::Plan(Box::new(plan)))
     }
@@ -167,28 +223,15 @@ fn explain(error: PruneError) -> CliError {
     }
 }
 
-/// Asks whether to delete `what`; only a clear yes is one.
-fn ask(what: &str, input: &mut impl BufRead, output: &mut impl Write) -> Result<(), CliError> {
-    let mut answer = String::new();
-    write!(output, "Delete {what}? This cannot be undone. [y/N] ")
-        .and_then(|()| output.flush())
-        .and_then(|()| input.read_line(&mut answer))
-        .map_err(|source| CliError::Output { source })?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(CliError::Declined),
-    }
-}
-
 /// What the shell is told about a prune that came to its end, whichever. Its own bounds are an end that was asked for.
 fn exit(outcome: &PruneOutcome) -> Exit {
     match outcome {
         PruneOutcome::Succeeded | PruneOutcome::DryRun | PruneOutcome::KeepsEverything => Exit::Done,
         PruneOutcome::PartlyFailed => Exit::Failed,
-        PruneOutcome::Held { .. } => Exit::Refused,
+        PruneOutcome::Held { .. } | PruneOutcome::AwaitingApproval { .. } => Exit::Refused,
         PruneOutcome::Stopped { stop } => match stop {
             Stop::MaxObjects | Stop::Deadline => Exit::Done,
-            Stop::Cancelled => Exit::Failed,
+            Stop::Cancelled | Stop::CannotAsk { .. } => Exit::Failed,
             Stop::OwnerChanged | Stop::NotPermitted { .. } | Stop::Held { .. } => Exit::Refused,
             Stop::Store { class, .. } => of_class(*class),
         },

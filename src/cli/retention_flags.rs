@@ -8,46 +8,69 @@ use epochwarden_core::plan::{Rules, Subject};
 use epochwarden_core::retention::{KeepEvery, Retention};
 use epochwarden_store::Root;
 
+use super::exit::CliError;
 use super::values::{self, MAX_COUNT, MAX_VNODES};
+use crate::api::{StateEpochPolicy, validate};
 
-/// The flags of a plan's rules. Without `--keep-last`, `--keep-within` and `--keep-every` everything is kept.
+/// The flags of a plan's rules. Without `--keep-last`, `--keep-within` and `--keep-every` everything is kept. With the manifest of a
+/// policy its rules count, and none of these flags may be given.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Retention")]
 pub(super) struct RetentionFlags {
     /// How many vnodes the pipeline has: an epoch is complete with the partials of vnodes 0 to N-1
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_VNODES))]
-    vnodes: u32,
+    #[arg(
+        long,
+        value_name = "N",
+        required_unless_present = "policy",
+        conflicts_with = "policy",
+        value_parser = clap::value_parser!(u32).range(1..=MAX_VNODES)
+    )]
+    vnodes: Option<u32>,
 
     /// Keep the newest N sealed epochs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
+    #[arg(long, value_name = "N", conflicts_with = "policy", value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
     keep_last: Option<u32>,
 
     /// Keep what was sealed within D (90s, 10m, 24h, 7d, 1d12h) before the newest seal
-    #[arg(long, value_name = "D", value_parser = values::some_duration)]
+    #[arg(long, value_name = "D", conflicts_with = "policy", value_parser = values::some_duration)]
     keep_within: Option<Duration>,
 
     /// Keep the newest seal of each window of E, for F back from the newest seal, such as 1h:7d; repeatable
-    #[arg(long, value_name = "E:F", value_parser = values::keep_every)]
+    #[arg(long, value_name = "E:F", conflicts_with = "policy", value_parser = values::keep_every)]
     keep_every: Vec<KeepEvery>,
 
     /// Keep this epoch; repeatable
-    #[arg(long = "pin", value_name = "EPOCH")]
+    #[arg(long = "pin", value_name = "EPOCH", conflicts_with = "policy")]
     pins: Vec<Epoch>,
 
     /// Also keep N sealed epochs below each kept one, and everything between: for incremental state
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=MAX_COUNT))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        conflicts_with = "policy",
+        value_parser = clap::value_parser!(u32).range(0..=MAX_COUNT)
+    )]
     incremental_depth: u32,
 
     /// Keep what is younger than D, or has no older seal above it: someone may be restoring it; 0s turns this off
-    #[arg(long, value_name = "D", default_value = "10m", value_parser = values::duration)]
+    #[arg(long, value_name = "D", default_value = "10m", conflicts_with = "policy", value_parser = values::duration)]
     min_age: Duration,
 }
 
 impl RetentionFlags {
-    /// The rules.
-    pub(super) fn rules(&self) -> Rules {
+    /// The rules of the policy, where there is one, else of the flags.
+    pub(super) fn rules(&self, policy: Option<&StateEpochPolicy>) -> Result<Rules, CliError> {
+        match policy {
+            Some(policy) => validate::rules(&policy.spec).map_err(|error| CliError::Usage(error.to_string())),
+            None => Ok(self.own_rules()),
+        }
+    }
+
+    fn own_rules(&self) -> Rules {
         Rules {
-            vnodes: self.vnodes,
+            // Without a policy the flag is there.
+            vnodes: self.vnodes.unwrap_or_default(),
             retention: Retention {
                 keep_last: self.keep_last,
                 keep_within: self.keep_within,
@@ -71,14 +94,50 @@ mod tests {
 
     use super::*;
 
+    use super::super::store_flags::StoreFlags;
+
     #[derive(Debug, Parser)]
     struct Line {
+        #[command(flatten)]
+        store: StoreFlags,
         #[command(flatten)]
         retention: RetentionFlags,
     }
 
     fn rules(line: &str) -> Rules {
-        Line::try_parse_from(["line"].into_iter().chain(line.split_whitespace())).unwrap().retention.rules()
+        parse(&format!("--store s3://state {line}")).unwrap().retention.rules(None).unwrap()
+    }
+
+    fn parse(line: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(["line"].into_iter().chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn a_policy_takes_the_place_of_every_flag_that_it_has_a_field_for() {
+        assert!(parse("--policy orders.yaml").is_ok());
+        for flag in [
+            "--store s3://state",
+            "--vnodes 4",
+            "--keep-last 1",
+            "--keep-within 1h",
+            "--keep-every 1h:7d",
+            "--pin 5",
+            "--incremental-depth 0",
+            "--min-age 10m",
+        ] {
+            let error = parse(&format!("--policy orders.yaml {flag}")).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{flag}");
+        }
+        assert!(parse("--vnodes 4").is_err(), "nothing names a root");
+        assert!(parse("--store s3://state").is_err(), "nothing says how many vnodes there are");
+    }
+
+    #[test]
+    fn the_rules_of_a_policy_are_those_that_the_operator_takes() {
+        let policy = crate::api::parse_manifest(include_str!("../../examples/policies/full.yaml")).unwrap();
+        let line = parse("--policy orders.yaml").unwrap();
+        assert_eq!(line.retention.rules(Some(&policy)).unwrap(), validate::rules(&policy.spec).unwrap());
+        assert!(format!("{:?}", line.store).contains("orders.yaml"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use epochwarden_core::duration::parse_duration;
 use epochwarden_core::retention::KeepEvery;
+use epochwarden_core::{ParseError, Version};
 
 /// The most vnodes that there can be.
 pub(super) const MAX_VNODES: i64 = 1_048_576;
@@ -44,6 +45,20 @@ pub(super) fn digest(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err("write the 64 hexadecimal digits that `epochwarden plan` shows as the digest".to_owned())
+}
+
+/// A version that may be published.
+pub(super) fn version(text: &str) -> Result<Version, String> {
+    let version: Version = text.parse().map_err(|error: ParseError| error.to_string())?;
+    if version.is_valid() { Ok(version) } else { Err(format!("write a version from 1 to {}", Version::MAX)) }
+}
+
+/// The identity of a holder, as a Lease may name one.
+pub(super) fn holder(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err("write the holder's identity as its Lease names it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn url_prefix(text: &str) -> Result<String, String> {
@@ -101,6 +116,18 @@ mod tests {
         assert_eq!(digest(&"0aF9".repeat(16)), Ok("0af9".repeat(16)));
         for text in ["", "0af9", &"0".repeat(63), &"0".repeat(65), &"x".repeat(64)] {
             assert!(digest(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_one_that_may_be_published_and_a_holder_is_named() {
+        assert_eq!(version("7"), Ok(Version::new(7)));
+        for text in ["0", "", "-1", "007", "9007199254740992", "v7/12"] {
+            assert!(version(text).is_err(), "{text:?}");
+        }
+        assert_eq!(holder("orders-1_x7"), Ok("orders-1_x7".to_owned()));
+        for text in ["", " ", "a\nb"] {
+            assert!(holder(text).is_err(), "{text:?}");
         }
     }
 

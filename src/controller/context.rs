@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_store::Clock;
+use epochwarden_store::{AddressRules, AllowedHost, Clock};
 use kube::Client;
 use tokio::sync::{Mutex, Semaphore, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -13,10 +13,15 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::leases::Leases;
 use super::monotonic::Monotonic;
 use super::notices::Notices;
+use super::seal_check::CHECKS;
+use super::surroundings::Surroundings;
 use crate::server::{Metrics, PolicyName};
 
 /// How often Secrets are read again, in all: a bound on what the operator asks of the API server, whatever the number of policies.
 const SECRET_READS_PER_SECOND: u32 = 100;
+
+/// How many stores may be probed at once. Who is probed answers, so that none waits for a dead one.
+const PROBES: usize = 64;
 
 /// How many policies may wait to be looked at out of turn.
 const WAKES: usize = 1024;
@@ -32,6 +37,10 @@ pub struct Settings {
     pub allow_ambient_credentials: Vec<String>,
     /// The folders below which `file://` roots may lie.
     pub allow_file_roots: Vec<PathBuf>,
+    /// The hosts that stores may be at, whatever their addresses are.
+    pub allow_endpoints: Vec<AllowedHost>,
+    /// Where this process runs, and so where stores may not be.
+    pub surroundings: Surroundings,
     /// How many prunes and audits may run at once, in all.
     pub max_concurrent_runs: usize,
     /// After how much silence a Lease is fetched.
@@ -64,9 +73,14 @@ pub(crate) struct Context {
     pub(crate) cluster: String,
     /// One permit per run.
     pub(crate) runs: Arc<Semaphore>,
+    /// One permit per seal check.
+    pub(crate) seal_checks: Semaphore,
+    /// One permit per probe of a store.
+    pub(crate) probes: Semaphore,
     /// Asks for a look at one policy, soon. One that is lost to a full channel comes with the next regular look.
     pub(crate) wake: broadcast::Sender<PolicyName>,
     secret_reads: Mutex<Interval>,
+    addresses: AddressRules,
 }
 
 impl std::fmt::Debug for Context {
@@ -101,8 +115,11 @@ impl Context {
             publisher: format!("epochwarden/{}", settings.instance),
             cluster,
             runs: Arc::new(Semaphore::new(settings.max_concurrent_runs)),
+            seal_checks: Semaphore::new(CHECKS),
+            probes: Semaphore::new(PROBES),
             wake: broadcast::Sender::new(WAKES),
             secret_reads: Mutex::new(reads),
+            addresses: settings.surroundings.rules(&settings.allow_endpoints),
             settings,
         }
     }
@@ -113,6 +130,11 @@ impl Context {
         let _ = self.wake.send(policy);
     }
 
+    /// Which addresses the stores of policies may have.
+    pub(crate) fn address_rules(&self) -> AddressRules {
+        self.addresses.clone()
+    }
+
     /// Waits for this caller's turn to read a Secret again.
     pub(crate) async fn turn_to_read_a_secret(&self) {
         self.secret_reads.lock().await.tick().await;
@@ -121,20 +143,45 @@ impl Context {
     /// One that reaches no API server: for what can be decided without.
     #[cfg(test)]
     pub(crate) fn alone() -> Arc<Self> {
+        Self::alone_at(Arc::new(epochwarden_store::SystemClock))
+    }
+
+    /// The same, with a clock of the test's own.
+    #[cfg(test)]
+    pub(crate) fn alone_at(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::assembled(clock, |_| ())
+    }
+
+    /// The same, with these settings changed.
+    #[cfg(test)]
+    pub(crate) fn alone_with(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
+        Self::assembled(Arc::new(epochwarden_store::SystemClock), change)
+    }
+
+    /// Both.
+    #[cfg(test)]
+    pub(crate) fn alone_as(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
+        Self::assembled(clock, change)
+    }
+
+    #[cfg(test)]
+    fn assembled(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
         let nowhere = "http://127.0.0.1:1".parse().unwrap();
         let client = Client::try_from(kube::Config::new(nowhere)).unwrap();
-        let settings = Settings {
+        let mut settings = Settings {
             watch_namespaces: Vec::new(),
             policy_selector: None,
             allow_ambient_credentials: Vec::new(),
             allow_file_roots: Vec::new(),
+            allow_endpoints: Vec::new(),
+            surroundings: Surroundings::default(),
             max_concurrent_runs: 1,
             lease_poll: Duration::from_secs(10),
             http: ([127, 0, 0, 1], 0).into(),
             instance: "test".into(),
         };
+        change(&mut settings);
         let (notices, _) = Notices::start(client.clone(), None, tokio_util::sync::CancellationToken::new());
-        let clock = Arc::new(epochwarden_store::SystemClock);
         Arc::new(Self::new(client, settings, clock, Metrics::new(), notices, "cluster".into()))
     }
 }

@@ -10,40 +10,88 @@ use url::Url;
 use super::answer::answer;
 use super::stores::StoreProblem;
 use crate::api::condition::StoreReady;
-use crate::api::spec::SECRET_KEYS;
+use crate::api::spec::{CaRef, SECRET_KEYS, StoreSpec};
 
-/// The options that a Secret gives, and which state of it they are from.
-pub(super) struct Credentials {
-    pub(super) options: Vec<(String, String)>,
-    /// Uid and resourceVersion: the same pair has the same content.
+/// How a certificate in PEM form begins.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
+/// What a policy's Secrets give, and which state of them it is from. Has no `Debug`: it holds credentials.
+pub(super) struct Secrets {
+    /// The credentials; `None` where the policy names none.
+    pub(super) options: Option<Vec<(String, String)>>,
+    /// The certificates of an authority of the store's own, in PEM form.
+    pub(super) ca: Vec<String>,
+    /// Uids and resourceVersions: the same ones have the same content.
     pub(super) identity: String,
 }
 
-/// Reads a policy's Secret. One GET; nothing of its values is in an error.
-pub(super) async fn read(client: &Client, namespace: &str, name: &str) -> Result<Credentials, StoreProblem> {
-    let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    let secret = match answer(api.get_opt(name)).await {
-        Ok(Some(secret)) => secret,
-        Ok(None) => {
+/// Reads the Secrets that a policy's store names. One GET for each; nothing of their values is in an error.
+pub(super) async fn read(client: &Client, namespace: &str, store: &StoreSpec) -> Result<Secrets, StoreProblem> {
+    let mut secrets = Secrets { options: None, ca: Vec::new(), identity: String::new() };
+    if let Some(credentials) = &store.credentials {
+        let name = &credentials.secret_ref.name;
+        let (identity, data) = get(client, namespace, name, "spec.store.credentials.secretRef").await?;
+        let options = options(data).map_err(|problem| invalid(namespace, name, &problem))?;
+        secrets.options = Some(options);
+        secrets.identity = identity;
+    }
+    if let Some(ca) = &store.ca {
+        let CaRef { name, key } = &ca.secret_ref;
+        let (identity, mut data) = get(client, namespace, name, "spec.store.ca.secretRef").await?;
+        let Some(ByteString(value)) = data.remove(key) else {
             let message = format!(
-                "there is no Secret {namespace}/{name}: create it, or correct spec.store.credentials.secretRef"
+                "the Secret {namespace}/{name} has no key {key:?} for the certificate authority: add it, or correct \
+                 spec.store.ca.secretRef.key"
             );
             return Err(StoreProblem { reason: StoreReady::SecretNotFound, message, lasting: true });
+        };
+        secrets.ca =
+            vec![certificates(value).map_err(|problem| invalid(namespace, name, &format!("{key:?} {problem}")))?];
+        secrets.identity = format!("{} {identity} {key}", secrets.identity);
+    }
+    Ok(secrets)
+}
+
+/// One Secret: which state of it, and its entries.
+async fn get(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    field: &str,
+) -> Result<(String, BTreeMap<String, ByteString>), StoreProblem> {
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    match answer(api.get_opt(name)).await {
+        Ok(Some(secret)) => {
+            let identity =
+                format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());
+            Ok((identity, secret.data.unwrap_or_default()))
+        }
+        Ok(None) => {
+            let message = format!("there is no Secret {namespace}/{name}: create it, or correct {field}");
+            Err(StoreProblem { reason: StoreReady::SecretNotFound, message, lasting: true })
         }
         Err(error) => {
             // A refusal is somebody's will; any other failure says nothing of the Secret that was read before.
             let lasting = matches!(error.code(), Some(401 | 403));
             let message = format!("the Secret {namespace}/{name} could not be read: {error}; trying again");
-            return Err(StoreProblem { reason: StoreReady::SecretNotFound, message, lasting });
+            Err(StoreProblem { reason: StoreReady::SecretNotFound, message, lasting })
         }
-    };
-    let identity = format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());
-    let options = options(secret.data.unwrap_or_default()).map_err(|problem| StoreProblem {
-        reason: StoreReady::InvalidConfiguration,
-        message: format!("the Secret {namespace}/{name}: {problem}"),
-        lasting: true,
-    })?;
-    Ok(Credentials { options, identity })
+    }
+}
+
+fn invalid(namespace: &str, name: &str, problem: &str) -> StoreProblem {
+    let message = format!("the Secret {namespace}/{name}: {problem}");
+    StoreProblem { reason: StoreReady::InvalidConfiguration, message, lasting: true }
+}
+
+/// Text with at least one certificate in it; what each says is read when the clients are made.
+fn certificates(value: Vec<u8>) -> Result<String, &'static str> {
+    let text = String::from_utf8(value).map_err(|_| "is not UTF-8: write the certificate in PEM form")?;
+    if text.contains(CERTIFICATE) {
+        Ok(text)
+    } else {
+        Err("holds no certificate in PEM form: write what begins with -----BEGIN CERTIFICATE-----")
+    }
 }
 
 fn options(data: BTreeMap<String, ByteString>) -> Result<Vec<(String, String)>, String> {
@@ -129,6 +177,77 @@ mod tests {
     fn the_same_key_in_two_cases_is_refused() {
         let error = options(data(&[("AWS_SESSION_TOKEN", "a"), ("aws_session_token", "b")])).unwrap_err();
         assert!(error.contains("twice"), "{error}");
+    }
+
+    /// A service account's key as Google hands it out.
+    fn service_account() -> String {
+        let made = std::process::Command::new("openssl").args(["genrsa", "2048"]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        serde_json::json!({
+            "type": "service_account",
+            "private_key": String::from_utf8(made.stdout).unwrap(),
+            "private_key_id": "k1",
+            "client_email": "warden@example.iam.gserviceaccount.com",
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn credentials_of_each_kind_open_a_root_as_people_write_them_into_a_secret() {
+        type Entries<'a> = Vec<(&'a str, &'a str)>;
+        const ACCOUNT: (&str, &str) = ("azure_storage_account_name", "acct");
+        let account = service_account();
+        // 32 bytes.
+        let base64 = "a2V5LW9mLXRoaXJ0eS10d28tYnl0ZXMtaW4tYmFzZTY0ISE=";
+        let keys = [("AWS_ACCESS_KEY_ID", "AKID\n"), ("AWS_SECRET_ACCESS_KEY", "wJalr/+=")];
+        let mut session = keys.to_vec();
+        session.push(("aws_session_token", "IQoJ\r\n"));
+        let mut customer = keys.to_vec();
+        customer.push(("aws_sse_customer_key_base64", base64));
+        let application = vec![
+            ("AZURE_STORAGE_CLIENT_ID", "id"),
+            ("AZURE_STORAGE_CLIENT_SECRET", "secret"),
+            ("azure_storage_tenant_id", "tenant"),
+        ];
+        let kinds: [(&str, Entries<'_>, Entries<'_>); 7] = [
+            ("s3://state/orders", vec![], keys.to_vec()),
+            ("s3://state/orders", vec![], session),
+            ("s3://state/orders", vec![("aws_server_side_encryption", "sse-c")], customer),
+            ("gs://state/orders", vec![], vec![("google_service_account_key", &account)]),
+            ("az://state/orders", vec![ACCOUNT], vec![("azure_storage_account_key", base64)]),
+            ("az://state/orders", vec![ACCOUNT], vec![("azure_storage_sas_token", "sv=2024&sig=abc%3D\n")]),
+            ("abfs://state@acct.dfs.core.windows.net/orders", vec![], application),
+        ];
+        let mut untried: std::collections::BTreeSet<&str> = SECRET_KEYS.into();
+        for (url, given, secret) in kinds {
+            let parsed = options(data(&secret)).unwrap();
+            untried.retain(|key| !parsed.iter().any(|(known, _)| known == key));
+            assert!(parsed.iter().all(|(_, value)| !value.ends_with(['\r', '\n'])));
+            let given = given.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let opened =
+                epochwarden_store::Root::open(url, given.chain(parsed), &epochwarden_store::RootSettings::default());
+            assert_eq!(opened.unwrap().url(), url);
+        }
+        assert_eq!(
+            untried,
+            std::collections::BTreeSet::new(),
+            "keys that a Secret may have and that nothing was opened with"
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_text_in_pem_form() {
+        let pem = format!("# our own\n{CERTIFICATE}\nMIIB\n-----END CERTIFICATE-----\n");
+        assert_eq!(certificates(pem.clone().into_bytes()), Ok(pem));
+        for (value, problem) in [
+            (vec![0x30, 0x82, 0xff], "UTF-8"),
+            (b"MIIB".to_vec(), "PEM"),
+            (Vec::new(), "PEM"),
+            (b"-----BEGIN PRIVATE KEY-----\n".to_vec(), "PEM"),
+        ] {
+            let error = certificates(value).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use epochwarden_store::{ErrorClass, Published, Registers, StoreError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use again::{Again, Stopped, opening};
+use again::{Again, Stopped, contested, opening};
 use subscription::{Subscription, changed};
 use told::{status_of, status_of_nobody, worded_once};
 
@@ -204,7 +204,7 @@ impl FenceTask {
 
     /// What is known of the fence in this store, read once per client.
     async fn known(&mut self) -> Result<&mut Known, Stopped> {
-        let stores = self.handle.stores.borrow().clone().filter(|stores| stores.claimed);
+        let stores = self.handle.stores.borrow().clone().filter(|stores| stores.owner.is_some());
         let Some(stores) = stores else {
             self.known = None;
             return Err(if self.handle.observed.borrow().opened {
@@ -214,10 +214,15 @@ impl FenceTask {
                 opening()
             });
         };
+        if !self.handle.owns() {
+            self.known = None;
+            return Err(contested());
+        }
         if self.known.as_ref().is_none_or(|known| !known.stores.is_same(&stores)) {
             let registers = Registers::new(stores.fence.clone(), self.context.publisher.clone());
             registers.remember(&self.handle.observed.borrow().seen);
             let fence = match registers.read().await {
+                Ok(reading) if !self.handle.saw(&reading) => return Err(contested()),
                 Ok(reading) => self.stands(&registers, reading.fence).await?,
                 // From here on the store task watches over it.
                 Err(StoreError::RegisterLost(lost)) => {
@@ -298,18 +303,27 @@ impl FenceTask {
         Ok(())
     }
 
-    /// Old records go when the fence stands at `version`, and nobody waits for it. The listing that this takes may also show a fence that
-    /// somebody else has raised further, which the publication had no need to ask for.
+    /// Old records go when the fence stands at `version`, and nobody waits for it. The listing that this takes also shows what the
+    /// publication had no need to ask for: a fence that somebody else has raised further, and another owner of the root.
+    ///
+    /// So a policy whose root was taken over may publish once more, at the most, before anything else has shown it: its next term finds
+    /// the fence stopped. That record lowers nothing; where it stands above what the new owner's Lease gives, the new owner says
+    /// `LeaseRegressed`, as for any fence that was raised from elsewhere.
     fn trim_later(&self, version: Version) {
         if let Some(known) = &self.known {
             let registers = Registers::new(known.stores.fence.clone(), self.context.publisher.clone());
-            let (cancel, doubt) = (self.handle.cancel.clone(), Arc::clone(&self.doubt));
+            let (handle, doubt) = (Arc::clone(&self.handle), Arc::clone(&self.doubt));
+            let cancel = self.handle.cancel.clone();
             self.handle.tasks.spawn(async move {
                 let trim = async {
                     // Its own reading: what is superfluous is what a listing shows.
                     if let Ok(reading) = registers.read().await {
-                        if reading.fence != version {
+                        let owns = handle.saw(&reading);
+                        if reading.fence != version || !owns {
                             doubt.notify_one();
+                        }
+                        if !owns {
+                            return;
                         }
                         registers.trim(RegisterKind::Fence).await;
                     }

@@ -25,9 +25,15 @@ mod reconcile;
 mod registry;
 mod runs;
 mod schedules;
+mod seal_check;
 mod status;
 mod status_task;
 mod stores;
+mod surroundings;
+mod supervise;
+
+#[cfg(test)]
+mod workbench;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +51,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use context::Settings;
+pub use surroundings::Surroundings;
+pub use supervise::log_panics;
 
 use crate::server::{self, Listed, Metrics, Readiness};
 use context::Context;
@@ -52,6 +60,7 @@ use notices::Notices;
 use policies::{Policies, Stored, name_of};
 use reconcile::{ReconcileError, Reconciler};
 use registry::Registry;
+use supervise::Vital;
 
 /// How many reconciliations may run at once. Each is short.
 const CONCURRENCY: u16 = 8;
@@ -89,17 +98,24 @@ pub async fn run(
     let tasks = TaskTracker::new();
     // The server outlives the work, so that probes see the end.
     let served = CancellationToken::new();
-    tasks.spawn(server::serve(listener, Arc::clone(&metrics), readiness, served.clone()));
+    let vital = Vital::new(tasks.clone(), shutdown.clone());
+    let serve = server::serve(listener, Arc::clone(&metrics), readiness, served.clone());
+    vital.spawn("serving probes and metrics", async {
+        if let Err(error) = serve.await {
+            tracing::error!(%error, "probes and metrics are not served any more");
+        }
+    });
     let (notices, publish) = Notices::start(client.clone(), Some(settings.instance.clone()), served.clone());
-    tasks.spawn(publish);
+    vital.spawn("recording Events", publish);
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let context = Arc::new(Context::new(client, settings, clock, metrics, notices, cluster));
-    tasks.spawn(Arc::clone(&context.leases).watch(
+    let watch = Arc::clone(&context.leases).watch(
         context.client.clone(),
         context.settings.watch_namespaces.clone(),
         shutdown.clone(),
-    ));
+    );
+    vital.spawn("watching Leases", watch);
     let registry = Arc::new(Registry::default());
     let controls = namespaces
         .iter()
@@ -122,7 +138,10 @@ pub async fn run(
     if tokio::time::timeout(LAST_FAREWELL, tasks.wait()).await.is_err() {
         tracing::debug!("an Event or an answer was still under way");
     }
-    Ok(())
+    match vital.fallen() {
+        Some(what) => anyhow::bail!("{what} ended by a fault of the operator itself, which the log above shows"),
+        None => Ok(()),
+    }
 }
 
 /// Watches the policies and reconciles them.

@@ -1,5 +1,9 @@
 //! What the tasks of one policy have found out: the one input of its status.
 
+mod audits;
+mod backlog;
+mod plan;
+
 use epochwarden_core::register::{Reading, RegisterLost};
 use epochwarden_core::schedule::{LastRun, Remembered};
 use jiff::Timestamp;
@@ -8,9 +12,13 @@ use super::schedules::{Schedules, Slot};
 use crate::api::StateEpochPolicy;
 use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Reason, StoreReady};
 use crate::api::status::{
-    AuditStatus, EpochsStatus, FenceStatus, MAX_HISTORY, PastRun, Phase, PlanStatus, ProgressStatus, PruneStatus,
-    RunKind,
+    AuditStatus, CapabilitiesStatus, EpochsStatus, FenceStatus, MAX_HISTORY, PastRun, Phase, PlanStatus,
+    ProgressStatus, PruneStatus, RunKind,
 };
+
+pub(crate) use audits::{in_words, told_by_audit};
+pub(crate) use backlog::Backlog;
+pub(crate) use plan::frozen;
 
 /// A reason and the message that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub(crate) struct Observed {
     pub(crate) opened: bool,
     /// Which kind of store it is, once it was opened.
     pub(crate) provider: Option<String>,
+    /// What the last probe found that the store can do, and when.
+    pub(crate) capabilities: Option<(CapabilitiesStatus, Timestamp)>,
     /// Of the fence task.
     pub(crate) fence: Said<FenceCurrent>,
     /// The fence as it stands.
@@ -58,14 +68,22 @@ pub(crate) struct Observed {
     pub(crate) audited: Option<Said<AuditClean>>,
     /// The last audit, or the one that runs.
     pub(crate) audit: AuditStatus,
+    /// Set while the pipeline writes epochs and seals none, as the last audit or seal check has found.
+    pub(crate) stalled: Option<String>,
+    /// What the last prunes have left behind.
+    pub(crate) backlog: Backlog,
     /// The last plan.
     pub(crate) plan: Option<PlanStatus>,
+    /// The generation for which that plan waits for approval, or was approved and has a rest. `None`: it is over, and only shown.
+    pub(crate) open_for: Option<i64>,
     /// The epochs, as of the last listing.
     pub(crate) epochs: Option<EpochsStatus>,
     /// Past runs, the newest first.
     pub(crate) history: Vec<PastRun>,
     /// The run request that was honoured last.
     pub(crate) last_run_request: Option<String>,
+    /// The word by which the root was taken over last.
+    pub(crate) last_take_over: Option<String>,
     /// The highest values of the registers that were ever seen for this policy.
     pub(crate) seen: Reading,
     /// Set while a register reads lower than that.
@@ -78,6 +96,7 @@ impl Observed {
     pub(crate) fn of(policy: &StateEpochPolicy) -> Self {
         let first_seen = policy.status.is_none();
         let status = policy.status.clone().unwrap_or_default();
+        let (audited, stalled) = (audits::last(&status), audits::stalled(&status));
         let mut seen = Reading::default();
         if let Some(fence) = &status.fence {
             seen.fence = fence.version;
@@ -87,24 +106,42 @@ impl Observed {
         }
         let mut current = status.conditions.clone();
         current.retain(|condition| condition.observed_generation == policy.metadata.generation);
+        let store = status.store.unwrap_or_default();
+        // The policy may name another endpoint since.
+        let probed = store
+            .capabilities
+            .zip(store.probed_at)
+            .filter(|_| status.observed_generation == policy.metadata.generation);
+        let prune = status.prune.unwrap_or_default();
+        let open_for = match &status.plan {
+            Some(plan) if plan::is_open(plan, &prune) => status.observed_generation,
+            _ => None,
+        };
+        let pruned = said(
+            &status.conditions,
+            &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running],
+        );
+        let pruned = pruned.map(plan::as_said);
         Self {
             first_seen,
             store: said(&current, &[]).unwrap_or_else(|| Said::new(StoreReady::Pending, "the store is being opened")),
             opened: false,
-            provider: status.store.and_then(|store| store.provider),
+            provider: store.provider,
+            capabilities: probed,
             fence: said(&current, &[]).unwrap_or_else(|| Said::new(FenceCurrent::Pending, "the Lease is being read")),
             published: status.fence,
-            pruned: said(
-                &status.conditions,
-                &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running],
-            ),
-            prune: status.prune.unwrap_or_default(),
-            audited: said(&status.conditions, &[AuditClean::Pending, AuditClean::NotScheduled, AuditClean::Suspended]),
+            backlog: Backlog::of(pruned.as_ref().is_some_and(|said| said.reason == PruneHealthy::FallingBehind)),
+            pruned,
+            prune,
+            audited,
+            stalled,
             audit: status.audit.unwrap_or_default(),
             plan: status.plan,
+            open_for,
             epochs: status.epochs,
             history: status.history,
             last_run_request: status.last_run_request,
+            last_take_over: status.last_take_over,
             seen,
             lost: None,
         }
@@ -134,6 +171,10 @@ impl Observed {
             RunKind::Prune => {
                 let message =
                     if phase == Phase::Pending { "it waits for its turn" } else { "the root is being listed" };
+                // A plan that was carried out says nothing of this run; left in the status, it would pass for one that is open.
+                if self.open_for.is_none() {
+                    self.plan = None;
+                }
                 let prune = &mut self.prune;
                 (prune.started_at, prune.finished_at, prune.progress) = (Some(now), None, None);
                 prune.message = Some(message.into());

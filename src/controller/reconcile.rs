@@ -9,10 +9,13 @@ use kube::{Resource, ResourceExt};
 use super::backoff::jitter;
 use super::context::Context;
 use super::notices::Reason;
+use super::observed::{Observed, Said};
 use super::policies::Stored;
 use super::registry::{Handle, Registry};
 use super::schedules::{KINDS, Look, Request, request, until};
-use super::{fence, runs, status_task, stores};
+use super::supervise::{self, FAULT};
+use super::{fence, runs, seal_check, status_task, stores};
+use crate::api::condition::{FenceCurrent, StoreReady};
 use crate::api::status::{Phase, RunKind};
 use crate::api::{RUN_ANNOTATION, StateEpochPolicy, validate};
 
@@ -83,11 +86,17 @@ impl Reconciler {
         // What is left of a namesake that is just ending says nothing about this policy.
         self.context.metrics.forget(&handle.name);
         runs::show(&self.context, handle, &handle.observed.borrow());
-        handle.tasks.spawn(stores::run(Arc::clone(&self.context), Arc::clone(handle)));
-        handle.tasks.spawn(fence::run(Arc::clone(&self.context), Arc::clone(handle)));
+        self.keep(handle, "the task of the store", stores::run, |observed| {
+            observed.store = Said::new(StoreReady::Pending, format!("{FAULT}; the store is being opened again"));
+        });
+        self.keep(handle, "the task of the fence", fence::run, |observed| {
+            observed.fence = Said::new(FenceCurrent::PublishFailed, format!("{FAULT}; it is being tried again"));
+        });
+        self.keep(handle, "the seal check", seal_check::run, |_| ());
         let (context, of_task, registry) = (Arc::clone(&self.context), Arc::clone(handle), Arc::clone(&self.registry));
         handle.farewell.spawn(async move {
-            let report = status_task::run(Arc::clone(&context), Arc::clone(&of_task));
+            let write = || status_task::run(Arc::clone(&context), Arc::clone(&of_task));
+            let report = supervise::keep("the task of the status", &of_task, write, |_| ());
             let end = async {
                 of_task.cancel.cancelled().await;
                 of_task.tasks.close();
@@ -97,8 +106,29 @@ impl Reconciler {
             tokio::join!(report, end);
             // Series go only when nobody is left who could make them again, nor a namesake whose they are by now.
             registry.unless_named(&of_task.name, || context.metrics.forget(&of_task.name));
+            // With no policy left, what is alive is the operator's own: a number that grows shows a task that was left behind.
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            let (namespace, policy) = (&of_task.name.namespace, &of_task.name.name);
+            tracing::debug!(namespace, policy, uid = of_task.uid, tasks, "the work for the policy has ended");
         });
         handle.farewell.close();
+    }
+
+    /// Starts a task of a policy, and keeps it going.
+    fn keep<F>(
+        &self,
+        handle: &Arc<Handle>,
+        what: &'static str,
+        task: impl Fn(Arc<Context>, Arc<Handle>) -> F + Send + Sync + 'static,
+        fallen: impl Fn(&mut Observed) + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (context, of_task) = (Arc::clone(&self.context), Arc::clone(handle));
+        handle.tasks.spawn(async move {
+            let make = || task(Arc::clone(&context), Arc::clone(&of_task));
+            supervise::keep(what, &of_task, make, fallen).await;
+        });
     }
 
     /// Looks at request and schedules, and starts what is due. Gives the time until the next look.
@@ -112,6 +142,9 @@ impl Reconciler {
         let request = self.requested(handle, &policy);
         if let Some((kind, _)) = &request {
             schedules.slot(*kind).requested = true;
+        }
+        if self.approved(handle, &policy, new) {
+            schedules.slot(RunKind::Prune).requested = true;
         }
         let mut next = Vec::new();
         let mut due = None;
@@ -154,10 +187,13 @@ impl Reconciler {
             // process ends, the next one owes the run or knows that it is over.
             handle.observed.send_if_modified(|observed| {
                 let mut begun = false;
-                if due == Some(kind) {
+                let asked = request.as_ref().filter(|(asked, _)| *asked == kind).map(|(_, text)| text);
+                // A slot that finds a plan waiting only looks whether it still may: that is no run to tell of, nor one to owe.
+                let only_looks = kind == RunKind::Prune && asked.is_none() && observed.waiting_plan(&policy).is_some();
+                if due == Some(kind) && !only_looks {
                     let phase = if permit.is_some() { Phase::Running } else { Phase::Pending };
                     begun = observed.begins(kind, phase, now);
-                    if let Some((_, text)) = request.as_ref().filter(|(asked, _)| *asked == kind) {
+                    if let Some(text) = asked {
                         observed.last_run_request = Some(text.clone());
                         begun = true;
                     }
@@ -178,6 +214,22 @@ impl Reconciler {
         until(next, now, LONGEST)
     }
 
+    /// Lets go of a plan that the policy has outgrown, and takes a person's word for the one that waits. Whether a prune is due by it: at
+    /// once, and also where an earlier operator was told and did not come to its end.
+    fn approved(&self, handle: &Handle, policy: &StateEpochPolicy, new: bool) -> bool {
+        let mut approved = false;
+        handle.observed.send_if_modified(|observed| {
+            let void = observed.void_plan(policy);
+            approved = observed.approve(policy, self.context.clock.now());
+            void || approved
+        });
+        if approved {
+            let (namespace, name) = (&handle.name.namespace, &handle.name.name);
+            tracing::info!(namespace, policy = name, "the plan that waits was approved");
+        }
+        approved || (new && handle.observed.borrow().approved_plan(policy).is_some())
+    }
+
     /// What the annotation asks for and was not begun yet, with its text. What is not to be run is recorded at once.
     fn requested(&self, handle: &Handle, policy: &StateEpochPolicy) -> Option<(RunKind, String)> {
         let annotation = policy.annotations().get(RUN_ANNOTATION).map(String::as_str);
@@ -189,9 +241,13 @@ impl Reconciler {
             Request::None => (None, None),
             Request::Record(text) => (None, Some(text)),
             Request::Run(kind, text) => (Some((kind, text)), None),
+            Request::Probe => {
+                handle.probe_requested.notify_one();
+                (None, None)
+            }
             Request::Unknown(text) => {
                 let note = format!(
-                    "{RUN_ANNOTATION}: {text:?} is not known: write prune or audit, and @ and anything behind it to ask again"
+                    "{RUN_ANNOTATION}: {text:?} is not known: write prune, audit or probe, and @ and anything behind it to ask again"
                 );
                 self.context.notices.send(&handle.reference, Reason::PruneFailed, note);
                 (None, Some(text))
@@ -216,5 +272,7 @@ fn jitter_towards_later(wait: Duration) -> Duration {
     }
 }
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod tests;

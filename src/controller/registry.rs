@@ -1,9 +1,10 @@
 //! The policies that this process works for: one [`Handle`] each, keyed by uid, with the tasks that belong to it.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use epochwarden_core::register::OwnerRecord;
+use epochwarden_core::register::{OwnerRecord, Reading};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
@@ -13,8 +14,8 @@ use tokio_util::task::TaskTracker;
 use super::context::Context;
 use super::observed::Observed;
 use super::schedules::Schedules;
-use super::stores::Stores;
-use crate::api::{RUN_ANNOTATION, StateEpochPolicy};
+use super::stores::{Owed, Stores};
+use crate::api::{ANNOTATIONS, StateEpochPolicy};
 use crate::server::PolicyName;
 
 /// One policy, as its tasks share it.
@@ -34,6 +35,16 @@ pub(crate) struct Handle {
     pub(crate) stores: watch::Sender<Option<Stores>>,
     /// Asks the store task to look at the store and the credentials again, now.
     pub(crate) look_again: Notify,
+    /// Asks the store task to probe the store again, whatever is known of it.
+    pub(crate) probe_requested: Notify,
+    /// Asks the store task to claim and to probe, though the policy by itself writes nothing.
+    pub(crate) write_requested: Notify,
+    /// Set by a run that has met a newer layout: the store task looks at the epochs, too.
+    pub(crate) layout_doubted: AtomicBool,
+    /// Whether a prune is owed to other credentials than it had.
+    pub(crate) owed: Owed,
+    /// The digest of the plan whose approval the status in the cluster is known to show.
+    pub(crate) approved: watch::Sender<Option<String>>,
     /// When its runs are due.
     pub(crate) schedules: Mutex<Schedules>,
     /// Ends every task of this policy.
@@ -59,6 +70,11 @@ impl Handle {
             policy: watch::Sender::new(Arc::clone(policy)),
             stores: watch::Sender::new(None),
             look_again: Notify::new(),
+            probe_requested: Notify::new(),
+            write_requested: Notify::new(),
+            layout_doubted: AtomicBool::new(false),
+            owed: Owed::default(),
+            approved: watch::Sender::new(None),
             schedules: Mutex::default(),
             cancel,
             tasks: TaskTracker::new(),
@@ -78,7 +94,28 @@ impl Handle {
     pub(crate) fn is_outdated_by(&self, policy: &StateEpochPolicy) -> bool {
         let known = self.policy.borrow();
         known.metadata.generation != policy.metadata.generation
-            || known.annotations().get(RUN_ANNOTATION) != policy.annotations().get(RUN_ANNOTATION)
+            || ANNOTATIONS.iter().any(|key| known.annotations().get(*key) != policy.annotations().get(*key))
+    }
+
+    /// Takes a reading of the registers, whoever made it and what for. `false` when it shows a later owner record than this policy's
+    /// own: until the store task has found out whose the root is, nothing more may be written.
+    pub(crate) fn saw(&self, reading: &Reading) -> bool {
+        self.observed.send_if_modified(|observed| {
+            observed.seen = observed.seen.max(*reading);
+            false
+        });
+        let owns = self.owns();
+        if !owns {
+            self.look_again.notify_one();
+        }
+        owns
+    }
+
+    /// Whether no later owner record was seen than the one with which the root was claimed, if it was.
+    #[must_use]
+    pub(crate) fn owns(&self) -> bool {
+        let claimed = self.stores.borrow().as_ref().and_then(|stores| stores.owner);
+        claimed.is_none_or(|claimed| self.observed.borrow().seen.owner <= claimed)
     }
 
     /// Whether a run can be started now: the store was reached.

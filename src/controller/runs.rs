@@ -6,8 +6,8 @@
 mod audit;
 mod prune;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use epochwarden_core::finding::FindingKind;
 use epochwarden_store::ErrorClass;
@@ -15,21 +15,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use super::credentials;
 use super::observed::Observed;
 use super::registry::Handle;
-use super::stores::Stores;
+use super::stores::{self, Stores};
 use crate::api::StateEpochPolicy;
 use crate::api::status::{PastRun, Phase, RunKind};
-
-/// How long a run waits for the store to be opened with another Secret.
-const REOPENED: Duration = Duration::from_secs(30);
 
 /// Starts a run, which the caller has marked as begun. Without a permit it waits for one first.
 pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind, permit: Option<OwnedSemaphorePermit>) {
     let (context, handle_of_task) = (Arc::clone(context), Arc::clone(handle));
     handle.tasks.spawn(async move {
         let handle = handle_of_task;
+        let _turn = Turn { context: &context, handle: &handle, kind };
         let cancel = handle.cancel.child_token();
         // One permit per run in all: waiting for it is part of the run, and ends with it.
         let permit = match permit {
@@ -38,27 +35,46 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind,
         };
         if let Some(permit) = permit {
             let watched = watch_for_suspension(&handle, kind, &cancel);
-            let run = async {
-                match kind {
-                    RunKind::Prune => prune::run(&context, &handle, &cancel).await,
-                    RunKind::Audit => audit::run(&context, &handle, &cancel).await,
-                }
-            };
-            tokio::pin!(run, watched);
+            // A task of its own, so that a panic is its end alone.
+            let mut run = tokio::spawn(one(Arc::clone(&context), Arc::clone(&handle), kind, cancel.clone()));
             // The watch only cancels the token: the run itself says when it has stopped.
-            tokio::select! {
-                () = &mut run => {}
-                () = &mut watched => run.await,
+            let ended = tokio::select! {
+                ended = &mut run => ended,
+                () = watched => run.await,
+            };
+            if ended.is_err_and(|ended| ended.is_panic()) {
+                match kind {
+                    RunKind::Prune => prune::fell(&context, &handle),
+                    RunKind::Audit => audit::fell(&context, &handle),
+                }
             }
             drop(permit);
         }
-        {
-            let mut schedules = handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
-            schedules.slot(kind).finished();
-            schedules.running = None;
-        }
-        handle.wake(&context);
     });
+}
+
+async fn one(context: Arc<Context>, handle: Arc<Handle>, kind: RunKind, cancel: CancellationToken) {
+    match kind {
+        RunKind::Prune => prune::run(&context, &handle, &cancel).await,
+        RunKind::Audit => audit::run(&context, &handle, &cancel).await,
+    }
+}
+
+/// A policy's turn to run something. Whatever ends it leaves the policy able to run again.
+struct Turn<'a> {
+    context: &'a Context,
+    handle: &'a Handle,
+    kind: RunKind,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut schedules = self.handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        schedules.slot(self.kind).finished();
+        schedules.running = None;
+        drop(schedules);
+        self.handle.wake(self.context);
+    }
 }
 
 /// Cancels a run when its policy does not want it any more.
@@ -100,43 +116,30 @@ impl Ended {
     }
 }
 
-/// The clients of a run, with the credentials of now: a run may take hours, and a key may have been rotated since it was last read.
+/// The clients of a run.
 async fn stores(context: &Context, handle: &Handle) -> Result<Stores, String> {
-    let mut held = handle.stores.subscribe();
-    let not_ready = || "the store is not ready: see the condition StoreReady".to_owned();
-    let stores = held.borrow_and_update().clone().ok_or_else(not_ready)?;
-    let policy = handle.current();
-    let Some(credentials) = &policy.spec.store.credentials else {
-        return Ok(stores);
-    };
-    match credentials::read(&context.client, &handle.name.namespace, &credentials.secret_ref.name).await {
-        Ok(read) if stores.were_made_with(&read.identity) => Ok(stores),
-        // An API server that does not answer for a moment says nothing about the credentials that are held.
-        Err(problem) if !problem.lasting => Ok(stores),
-        _ => {
-            handle.look_again.notify_one();
-            if tokio::time::timeout(REOPENED, held.changed()).await.is_err() {
-                return Err(
-                    "the Secret has changed, and the store was not opened again in time; see the condition StoreReady"
-                        .into(),
-                );
-            }
-            held.borrow().clone().ok_or_else(not_ready)
-        }
-    }
+    stores::current(context, handle).await.map_err(|not_ready| not_ready.message)
 }
 
 /// A store that failed in a run is looked at again at once, where its credentials, its registers or its very existence are in doubt.
-fn store_failed(handle: &Handle, class: ErrorClass) {
+pub(super) fn store_failed(handle: &Handle, class: ErrorClass) {
+    if class == ErrorClass::UnknownLayout {
+        handle.layout_doubted.store(true, Ordering::Relaxed);
+    }
     if matches!(
         class,
         ErrorClass::AccessDenied
+            | ErrorClass::UnknownLayout
             | ErrorClass::BucketNotFound
             | ErrorClass::Unreachable
             | ErrorClass::RootConflict
             | ErrorClass::RegisterLost
     ) {
         handle.look_again.notify_one();
+    }
+    // What a listing says by itself may be the store's fault for good: the probe tells.
+    if class == ErrorClass::UnsafeStore {
+        handle.probe_requested.notify_one();
     }
 }
 
@@ -147,15 +150,25 @@ pub(super) fn show(context: &Context, handle: &Handle, observed: &Observed) {
     if let Some(epochs) = &observed.epochs {
         metrics.epochs.of(&handle.name, &["sealed"]).set(epochs.sealed.get() as f64);
         metrics.epochs.of(&handle.name, &["unsealed"]).set(epochs.unsealed.get() as f64);
-        metrics.store_bytes.of(&handle.name, &[]).set(epochs.bytes.get() as f64);
+        if let Some(bytes) = epochs.bytes {
+            metrics.store_bytes.of(&handle.name, &[]).set(bytes.get() as f64);
+        }
         if let Some(at) = epochs.latest_committed_at {
             metrics.latest_committed_timestamp_seconds.of(&handle.name, &[]).set(at.as_second() as f64);
         }
     }
-    if observed.audit.verdict.is_some() {
-        for kind in FindingKind::ALL {
-            let count = observed.audit.counts.get(kind.as_str()).map_or(0, |count| count.get());
+    for kind in FindingKind::ALL {
+        let count = observed.audit.counts.get(kind.as_str()).map_or(0, |count| count.get());
+        let (known, count) = match kind {
+            // A check between two audits knows better.
+            FindingKind::StalledSealing => (observed.epochs.is_some(), u64::from(observed.stalled.is_some())),
+            _ => (observed.audit.verdict.is_some(), count),
+        };
+        if known {
             metrics.audit_findings.of(&handle.name, &[kind.as_str()]).set(count as f64);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,9 @@ const fn word(kind: RunKind) -> &'static str {
     }
 }
 
+/// The word of the annotation for a probe of the store.
+const PROBE: &str = "probe";
+
 /// What one schedule remembers between two looks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slot {
@@ -122,6 +125,8 @@ pub(crate) enum Request {
     Record(String),
     /// Run this, once.
     Run(RunKind, String),
+    /// Probe the store, once. Whoever probes writes the request down, with what was found.
+    Probe,
     /// It asks for something that there is not.
     Unknown(String),
 }
@@ -138,6 +143,7 @@ pub(crate) fn request(annotation: Option<&str>, last: Option<&str>, first_seen: 
     let asked = text.split_once('@').map_or(text, |(word, _)| word);
     match KINDS.into_iter().find(|kind| word(*kind) == asked) {
         Some(kind) => Request::Run(kind, text.to_owned()),
+        None if asked == PROBE => Request::Probe,
         None => Request::Unknown(text.to_owned()),
     }
 }
@@ -242,7 +248,10 @@ mod tests {
             (Some("audit@2"), Some("audit@1"), false, Request::Run(RunKind::Audit, "audit@2".into())),
             (Some("audit@2"), Some("audit@2"), false, Request::None),
             (Some("prune"), None, true, Request::Record("prune".into())),
-            (Some("probe"), None, false, Request::Unknown("probe".into())),
+            (Some("probe"), None, false, Request::Probe),
+            (Some("probe@1"), Some("probe@1"), false, Request::None),
+            (Some("probe"), None, true, Request::Record("probe".into())),
+            (Some("dance"), None, false, Request::Unknown("dance".into())),
             (Some("prune2"), None, false, Request::Unknown("prune2".into())),
         ] {
             assert_eq!(request(annotation, last, first), expected, "{annotation:?} {last:?} {first}");

@@ -40,14 +40,20 @@ pub(crate) fn status(
     StateEpochPolicyStatus {
         observed_generation: Some(generation),
         conditions,
-        store: observed.provider.clone().map(|provider| StoreStatus { provider: Some(provider) }),
+        store: Some(StoreStatus {
+            provider: observed.provider.clone(),
+            capabilities: observed.capabilities.map(|(capabilities, _)| capabilities),
+            probed_at: observed.capabilities.map(|(_, at)| at),
+        })
+        .filter(|store| *store != StoreStatus::default()),
         fence: observed.published.clone(),
         epochs: observed.epochs.clone(),
-        plan: observed.plan.clone(),
+        plan: observed.plan_to_show(policy).cloned(),
         prune: Some(observed.prune.clone()).filter(|prune| *prune != PruneStatus::default()),
         audit: Some(observed.audit.clone()).filter(|audit| *audit != AuditStatus::default()),
         history: observed.history.clone(),
         last_run_request: observed.last_run_request.clone(),
+        last_take_over: observed.last_take_over.clone(),
     }
 }
 
@@ -68,8 +74,8 @@ fn prune_healthy(policy: &StateEpochPolicy, observed: &Observed) -> Said<PruneHe
             observed.prune.message.clone().unwrap_or_else(|| "a prune is under way".into()),
         );
     }
-    match (&observed.pruned, schedule) {
-        (Some(said), _) => said.clone(),
+    match (observed.waiting_said(policy).or_else(|| observed.pruned.clone()), schedule) {
+        (Some(said), _) => said,
         (None, None) => Said::new(PruneHealthy::NotScheduled, "spec.prune.schedule is not set: nothing is pruned"),
         (None, Some(_)) => Said::new(PruneHealthy::Pending, "the first prune is yet to come"),
     }
@@ -86,8 +92,8 @@ fn audit_clean(policy: &StateEpochPolicy, observed: &Observed) -> Said<AuditClea
     if policy.spec.audit.suspend {
         return Said::new(AuditClean::Suspended, "the audit is suspended (spec.audit.suspend)");
     }
-    match (&observed.audited, schedule) {
-        (Some(said), _) => said.clone(),
+    match (observed.audit_said(), schedule) {
+        (Some(said), _) => said,
         (None, None) => Said::new(AuditClean::NotScheduled, "spec.audit.schedule is not set: nothing is audited"),
         (None, Some(_)) => Said::new(AuditClean::Pending, "the first audit is yet to come"),
     }
@@ -103,6 +109,9 @@ fn without_times(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
     let mut status = status.clone();
     for condition in &mut status.conditions {
         condition.last_transition_time.0 = Timestamp::UNIX_EPOCH;
+    }
+    if let Some(store) = &mut status.store {
+        store.probed_at = None;
     }
     if let Some(epochs) = &mut status.epochs {
         epochs.observed_at = None;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::answer::{NoAnswer, answer};
@@ -22,11 +23,24 @@ const PROGRESS: Duration = Duration::from_secs(2);
 /// How long the last write may take. What does not get through then is found out again by the next operator.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
+/// Where the status goes.
+#[async_trait]
+pub(super) trait Destination: Send + Sync {
+    /// Makes it the status of the policy.
+    async fn write(&self, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), NoAnswer>;
+}
+
 /// Runs until the policy's work has ended, and writes how it ended.
 pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
+    report(&context, &handle, &context.client).await;
+}
+
+/// The same, to any destination.
+pub(super) async fn report(context: &Context, handle: &Handle, destination: &dyn Destination) {
     let mut policy = handle.policy.subscribe();
     let mut observed = handle.observed.subscribe();
     let mut written = handle.current().status.clone().unwrap_or_default();
+    tell_of_approval(handle, &written);
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     let mut progress_from = Instant::now();
     let mut shown = Vec::new();
@@ -34,7 +48,7 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
         let current = Arc::clone(&policy.borrow_and_update());
         let next = status(&current, &observed.borrow_and_update(), &written.conditions, context.clock.now());
         if next.conditions != shown {
-            show(&context, &handle, &next.conditions);
+            show(context, handle, &next.conditions);
             shown.clone_from(&next.conditions);
         }
         let mut again = None;
@@ -43,9 +57,10 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
             if only_progress && Instant::now() < progress_from {
                 again = Some(progress_from);
             } else {
-                match write(&context, &current, &next).await {
+                match destination.write(&current, &next).await {
                     Ok(()) => {
                         written = next;
+                        tell_of_approval(handle, &written);
                         progress_from = Instant::now() + PROGRESS;
                         backoff.reset();
                     }
@@ -67,14 +82,29 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
             () = async { match again { Some(again) => tokio::time::sleep_until(again).await, None => std::future::pending().await } } => {}
         }
     }
-    write_last(&context, &handle, &written).await;
+    write_last(context, handle, &written, destination).await;
+}
+
+/// Says which approval would survive the end of this process: nothing is deleted on one that would not.
+fn tell_of_approval(handle: &Handle, written: &StateEpochPolicyStatus) {
+    let approved = written.plan.as_ref().filter(|plan| plan.approved_at.is_some()).map(|plan| plan.digest.clone());
+    handle.approved.send_if_modified(|known| {
+        let news = *known != approved;
+        *known = approved;
+        news
+    });
 }
 
 /// The last word of a policy's work: a run that was interrupted says so. A policy that is gone takes no status.
-async fn write_last(context: &Context, handle: &Handle, written: &StateEpochPolicyStatus) {
+async fn write_last(
+    context: &Context,
+    handle: &Handle,
+    written: &StateEpochPolicyStatus,
+    destination: &dyn Destination,
+) {
     let next = status(&handle.current(), &handle.observed.borrow().clone(), &written.conditions, context.clock.now());
     if differs(&next, written) {
-        let last = tokio::time::timeout(LAST_WRITE, write(context, &handle.current(), &next)).await;
+        let last = tokio::time::timeout(LAST_WRITE, destination.write(&handle.current(), &next)).await;
         if let Ok(Err(error)) = last.as_ref()
             && !is_gone(error)
         {
@@ -91,19 +121,22 @@ fn without_progress(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
     status
 }
 
-async fn write(context: &Context, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), NoAnswer> {
-    let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
-    let name = policy.metadata.name.as_deref().unwrap_or_default();
-    let patch = serde_json::json!({
-        "apiVersion": <StateEpochPolicy as kube::Resource>::api_version(&()),
-        "kind": <StateEpochPolicy as kube::Resource>::kind(&()),
-        // The uid makes this fail for a namesake that was created in the meantime.
-        "metadata": { "name": name, "uid": policy.metadata.uid },
-        "status": status,
-    });
-    let api = Api::<StateEpochPolicy>::namespaced(context.client.clone(), namespace);
-    let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(patch));
-    answer(api.patch_status(name, &params, &patch)).await.map(|_| ())
+#[async_trait]
+impl Destination for Client {
+    async fn write(&self, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), NoAnswer> {
+        let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let patch = serde_json::json!({
+            "apiVersion": <StateEpochPolicy as kube::Resource>::api_version(&()),
+            "kind": <StateEpochPolicy as kube::Resource>::kind(&()),
+            // The uid makes this fail for a namesake that was created in the meantime.
+            "metadata": { "name": name, "uid": policy.metadata.uid },
+            "status": status,
+        });
+        let api = Api::<StateEpochPolicy>::namespaced(self.clone(), namespace);
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(patch));
+        answer(api.patch_status(name, &params, &patch)).await.map(|_| ())
+    }
 }
 
 /// The policy was deleted, or another one has its name.

@@ -201,6 +201,8 @@ fn wrong_options() -> Vec<Mistake> {
     mistakes.push(("/spec/store", folder, "spec.store.options: a folder has no options"));
     let folder = json!({ "url": "file:///state", "credentials": { "secretRef": { "name": "orders" } } });
     mistakes.push(("/spec/store", folder, "spec.store.credentials: a folder needs no credentials"));
+    let folder = json!({ "url": "file:///state", "ca": { "secretRef": { "name": "ca" } } });
+    mistakes.push(("/spec/store", folder, "spec.store.ca: a folder has no certificate"));
     mistakes
 }
 
@@ -216,6 +218,18 @@ fn wrong_names() -> Vec<Mistake> {
             "/spec/fence/leaseRef/name",
             json!(name),
             "spec.fence.leaseRef.name: write the name of a Lease",
+        ));
+        mistakes.push((
+            "/spec/store/ca/secretRef/name",
+            json!(name),
+            "spec.store.ca.secretRef.name: write the name of a Secret",
+        ));
+    }
+    for key in ["", "ca crt", "certificates/ca.crt", "ca\n"] {
+        mistakes.push((
+            "/spec/store/ca/secretRef",
+            json!({ "name": "ca", "key": key }),
+            "spec.store.ca.secretRef.key: write a key of the Secret",
         ));
     }
     mistakes
@@ -238,6 +252,7 @@ fn wrong_durations() -> Vec<Mistake> {
         mistakes.push(("/spec/prune/minAge", json!(wrong), "spec.prune.minAge: write days, hours"));
         mistakes.push(("/spec/prune/deadline", json!(wrong), "spec.prune.deadline: write days, hours"));
         mistakes.push(("/spec/audit/stalledAfter", json!(wrong), "spec.audit.stalledAfter: write days, hours"));
+        mistakes.push(("/spec/audit/sealCheckEvery", json!(wrong), "spec.audit.sealCheckEvery: write days, hours"));
         mistakes.push(("/spec/audit/deadline", json!(wrong), "spec.audit.deadline: write days, hours"));
     }
     for nothing in ["0s", "0d0h", "00m"] {
@@ -419,6 +434,10 @@ async fn what_is_right_meets_no_objection() -> Result<()> {
         right.push(("/spec/prune/deadline", json!(duration)));
     }
     right.push(("/spec/prune/minAge", json!("0s")));
+    right.push(("/spec/prune/approval", json!("Manual")));
+    right.push(("/spec/prune/holdAbove", json!({ "epochs": 0, "percent": 100 })));
+    right.push(("/spec/audit/sealCheckEvery", json!("0s")));
+    right.push(("/spec/store/ca", json!({ "secretRef": { "name": "minio-ca", "key": "tls.CA_1-2.crt" } })));
     right.push(("/spec/retention", json!({})));
     right.push(("/spec/retention/keepEvery", json!(vec![json!({ "every": "1h", "for": "7d" }); 8])));
     for epoch in ["0", "1", "4711", "999999999999999999", "1000000000000000000", "9223372036854775807"] {
@@ -459,7 +478,12 @@ async fn what_is_too_much_or_of_another_kind_is_refused_on_its_field() -> Result
         ("/spec/vnodes", json!("16"), "spec.vnodes"),
         ("/spec/numbering", json!("Versioned"), "spec.numbering"),
         ("/spec/fence", json!({ "leaseRef": { "name": "a" }, "versionFrom": "Assigned" }), "spec.fence.versionFrom"),
-        ("/spec/prune/approval", json!("Manual"), "spec.prune.approval"),
+        ("/spec/prune/approval", json!("Nobody"), "spec.prune.approval"),
+        ("/spec/prune/holdAbove", json!({ "percent": 101 }), "spec.prune.holdAbove.percent"),
+        ("/spec/prune/holdAbove", json!({ "epochs": -1 }), "spec.prune.holdAbove.epochs"),
+        ("/spec/prune/maxKeysPerSecond", json!(0), "spec.prune.maxKeysPerSecond"),
+        ("/spec/store/ca", json!({}), "spec.store.ca.secretRef"),
+        ("/spec/store/ca", json!({ "secretRef": { "name": "a".repeat(254) } }), "spec.store.ca.secretRef.name"),
         ("/spec/prune/maxObjects", json!(0), "spec.prune.maxObjects"),
         ("/spec/prune/schedule", json!(format!("{} * * * *", "1,".repeat(50))), "spec.prune.schedule"),
         ("/spec/prune/timeZone", json!("A".repeat(65)), "spec.prune.timeZone"),
@@ -493,11 +517,10 @@ async fn what_is_too_much_or_of_another_kind_is_refused_on_its_field() -> Result
 async fn a_field_that_does_not_exist_is_refused_and_not_ignored() -> Result<()> {
     let desk = Desk::new().await?;
     for (pointer, value) in [
-        ("/spec/store/ca", json!({ "secretRef": { "name": "ca", "key": "ca.crt" } })),
+        ("/spec/store/certificate", json!("ca.crt")),
         ("/spec/store/bucket", json!("state")),
-        ("/spec/prune/holdAbove", json!({ "epochs": 1000, "percent": 50 })),
-        ("/spec/prune/maxKeysPerSecond", json!(2000)),
-        ("/spec/audit/sealCheckEvery", json!("5m")),
+        ("/spec/prune/holdAbove/bytes", json!(1000)),
+        ("/spec/audit/sealCheck", json!("5m")),
         ("/spec/retention/keeplast", json!(3)),
         ("/spec/fence/lease", json!("orders")),
     ] {
@@ -539,11 +562,19 @@ async fn what_a_policy_leaves_out_gets_its_default() -> Result<()> {
             "suspend": false,
             "dryRun": false,
             "approval": "Automatic",
+            "holdAbove": { "epochs": 1000, "percent": 50 },
             "minAge": "10m",
             "maxObjects": 1_000_000,
+            "maxKeysPerSecond": 2000,
             "deadline": "30m",
         },
-        "audit": { "timeZone": "Etc/UTC", "suspend": false, "stalledAfter": "30m", "deadline": "30m" },
+        "audit": {
+            "timeZone": "Etc/UTC",
+            "suspend": false,
+            "sealCheckEvery": "5m",
+            "stalledAfter": "30m",
+            "deadline": "30m",
+        },
         "suspend": false,
     });
     assert_eq!(created.data["spec"], expected);
@@ -552,6 +583,14 @@ async fn what_a_policy_leaves_out_gets_its_default() -> Result<()> {
     let fence = with(fence, "/spec/fence/leaseRef/name", json!("orders-leader"));
     let created = desk.policies.create(&PostParams::default(), &serde_json::from_value(fence)?).await?;
     assert_eq!(created.data["spec"]["fence"]["versionFrom"], "LeaseTransitions");
+
+    let partly = with(valid(), "/metadata/name", json!("partly"));
+    let partly = with(partly, "/spec/prune/holdAbove/epochs", json!(7));
+    let partly = with(partly, "/spec/store/ca/secretRef/name", json!("ca"));
+    let created = desk.policies.create(&PostParams::default(), &serde_json::from_value(partly)?).await?;
+    let spec = &created.data["spec"];
+    assert_eq!(spec["prune"]["holdAbove"], json!({ "epochs": 7, "percent": 50 }));
+    assert_eq!(spec["store"]["ca"]["secretRef"]["key"], "ca.crt");
     Ok(())
 }
 

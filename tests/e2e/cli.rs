@@ -1,5 +1,9 @@
 //! The command line as a shell meets it: the binary, a local folder, exit codes, and what is printed.
 
+mod by_hand;
+mod policy_file;
+mod schema;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -354,7 +358,6 @@ fn the_crd_is_yaml_that_names_the_resource() {
 #[test]
 fn wrong_usage_ends_with_2_and_help_with_0() {
     run(&[]).with(2);
-    run(&["probe"]).with(2);
     run(&["plan", "--store", "file:///tmp"]).with(2);
     assert!(run(&["prune", "--help"]).with(0).stdout.contains("--ignore-owner"));
 }

@@ -8,10 +8,22 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod bucket;
+mod approval;
+mod away;
+mod canary;
 mod cel;
 mod cli;
+mod crashes;
+mod docs;
 mod fence;
+mod layouts;
+mod ownership;
 mod process;
+mod reasons;
+mod regression;
 mod runs;
 mod stores;
 mod support;
+mod tenancy;
+mod trust;

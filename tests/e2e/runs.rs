@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
 
@@ -261,13 +261,140 @@ async fn what_the_annotation_says_when_a_policy_is_first_seen_is_recorded_and_no
         .wait_until("the request is recorded", |status| (status["lastRunRequest"] == "prune@old").then_some(()))
         .await?;
     policy.wait_for("Ready", "Reachable").await?;
-    policy.ask("probe").await?;
+    policy.ask("dance").await?;
     policy
-        .wait_until("an unknown request is recorded", |status| (status["lastRunRequest"] == "probe").then_some(()))
+        .wait_until("an unknown request is recorded", |status| (status["lastRunRequest"] == "dance").then_some(()))
         .await?;
     policy.wait_for_event("PruneFailed").await?;
     policy.ask("audit").await?;
     policy.wait_for("AuditClean", "Clean").await?;
     ensure!(bucket.sealed().await?.len() == 9);
+    Ok(())
+}
+
+#[tokio::test]
+async fn slots_that_passed_while_no_operator_ran_are_made_up_by_one_run() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("missed").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=6, 4).await?;
+    let root = root_flag(&bucket)?;
+    let first = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
+    let mut daily = spec(&bucket, None);
+    daily["prune"]["schedule"] = json!("@daily");
+    let policy = Policy::apply(cluster, &namespace, "orders", daily).await?;
+    let next = policy
+        .wait_until("the promise of a slot", |status| status["prune"]["nextRunAt"].as_str().map(str::to_owned))
+        .await?;
+    first.terminate(Duration::from_secs(10)).await?;
+
+    // As if three days had gone by.
+    let promised = next.parse::<jiff::Timestamp>()? - jiff::SignedDuration::from_hours(72);
+    let patch = json!({ "status": { "prune": { "nextRunAt": promised } } }).to_string();
+    policy.kubectl(&["patch", "sep", "orders", "--subresource=status", "--type=merge", "-p", &patch]).await?;
+    let _next = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
+    policy.wait_for("PruneHealthy", "Succeeded").await?;
+    ensure!(bucket.sealed().await? == [2, 4, 5, 6]);
+    let status = policy.status().await?;
+    ensure!(status["prune"]["nextRunAt"].as_str().context("no promise")?.parse::<jiff::Timestamp>()? > promised);
+    // Were there another run to come for the other slots, this one would come after it.
+    policy.ask("audit").await?;
+    policy.wait_for("AuditClean", "Clean").await?;
+    let kinds: Vec<Value> =
+        policy.status().await?["history"].as_array().into_iter().flatten().map(|run| run["kind"].clone()).collect();
+    ensure!(kinds == ["Audit", "Prune"], "{kinds:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_suspended_does_not_run_until_it_is_resumed() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("suspend").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=6, 4).await?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let suspended = |policy: bool, prune: bool, audit: bool| {
+        let mut spec = spec(&bucket, None);
+        (spec["suspend"], spec["prune"]["suspend"]) = (json!(policy), json!(prune));
+        spec["audit"] = json!({ "suspend": audit });
+        spec
+    };
+    let policy = Policy::apply(cluster, &namespace, "orders", suspended(false, true, false)).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.wait_for("PruneHealthy", "Suspended").await?;
+
+    // Only the prune: an audit that is asked for later runs first.
+    policy.ask("prune@1").await?;
+    policy.ask("audit@1").await?;
+    policy.wait_for("AuditClean", "Clean").await?;
+    ensure!(bucket.sealed().await?.len() == 6, "a suspended prune has deleted something");
+
+    // Only the audit.
+    policy.update(suspended(false, false, true)).await?;
+    policy.wait_for("AuditClean", "Suspended").await?;
+    policy.ask("audit@2").await?;
+    policy.ask("prune@2").await?;
+    until("the prune", SOON, async || (bucket.sealed().await.ok()? == [2, 4, 5, 6]).then_some(())).await?;
+    policy.wait_until("its end", |status| (status["prune"]["phase"] == "Succeeded").then_some(())).await?;
+
+    // All of it.
+    policy.update(suspended(true, false, false)).await?;
+    policy.wait_for("PruneHealthy", "Suspended").await?;
+    bucket.seal(7..=9, 4).await?;
+    policy.ask("prune@3").await?;
+    policy.update(suspended(true, false, true)).await?;
+    policy.wait_until("another look", |status| (status["observedGeneration"] == 4).then_some(())).await?;
+    ensure!(bucket.sealed().await? == [2, 4, 5, 6, 7, 8, 9], "a suspended policy has deleted something");
+    policy.update(suspended(false, false, false)).await?;
+    until("the prune after all", SOON, async || (bucket.sealed().await.ok()? == [2, 7, 8, 9]).then_some(())).await
+}
+
+#[tokio::test]
+async fn of_a_hundred_findings_twenty_are_listed_and_all_are_counted() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("hundred").await?;
+    let bucket = Bucket::folder()?;
+    // Each of them has a vnode more than the policy knows of.
+    bucket.fill(100, 5)?;
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root_flag(&bucket)?]).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, None)).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("audit@1").await?;
+    let (status, message) = policy.wait_for("AuditClean", "Warnings").await?;
+    ensure!(status == "True" && message.contains("100"), "{message}");
+    let audit = &policy.status().await?["audit"];
+    ensure!(audit["findings"].as_array().map(Vec::len) == Some(20), "{audit:#}");
+    ensure!(audit["counts"] == json!({ "VnodeOutOfRange": 100 }), "{audit:#}");
+    policy.wait_for_event("AuditFinding").await?;
+    let columns = policy.kubectl(&["get", "sep", "orders"]).await?;
+    ensure!(columns.contains("Warning"), "{columns}");
+
+    // What is worse is not crowded out.
+    bucket.lose_partial(3, 1).await?;
+    policy.ask("audit@2").await?;
+    policy.wait_for("AuditClean", "Findings").await?;
+    let audit = &policy.status().await?["audit"];
+    ensure!(audit["findings"].as_array().map(Vec::len) == Some(20), "{audit:#}");
+    ensure!(audit["findings"][0]["kind"] == "SealedIncomplete" && audit["findings"][0]["epoch"] == "3", "{audit:#}");
+    ensure!(audit["counts"] == json!({ "VnodeOutOfRange": 100, "SealedIncomplete": 1 }), "{audit:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prune_that_loses_its_secret_has_failed_and_says_which() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("loses").await?;
+    let bucket = Bucket::s3(&namespace).await?;
+    bucket.seal(1..=6, 4).await?;
+    secret(cluster, &namespace, "orders-state", &bucket).await?;
+    let _operator = Operator::start(cluster, &namespace, &[]).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, Some("orders-state"))).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.kubectl(&["delete", "secret", "orders-state"]).await?;
+    policy.ask("prune").await?;
+    let (status, message) = policy.wait_for("PruneHealthy", "Failed").await?;
+    ensure!(status == "False" && message.contains("orders-state"), "{message}");
+    policy.wait_for_event("PruneFailed").await?;
+    ensure!(bucket.sealed().await?.len() == 6);
     Ok(())
 }

@@ -18,12 +18,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::epoch::{Epoch, Vnode};
+use crate::inventory::Sealing;
 
-pub use committer::LONGEST_MARKER;
+pub use committer::{LONGEST_MARKER, committer_of};
 pub use draft::{AuditContext, Draft};
 pub use evidence::{Evidence, FenceEvidence, Floors};
 pub use second_look::SecondLook;
@@ -181,6 +184,13 @@ impl fmt::Display for Finding {
         }
         write!(f, ": {}", self.detail)
     }
+}
+
+/// Whether a pipeline writes epochs and has sealed none for `stalled_after`: the finding of an audit, told from an index alone. The wall
+/// clock `now` is compared with the store's time of the newest seal.
+#[must_use]
+pub fn stalled_sealing(sealing: &Sealing, now: Timestamp, stalled_after: Duration) -> Option<Finding> {
+    draft::stalled_sealing(sealing, now, stalled_after).map(problem::Problem::into_finding)
 }
 
 /// What an audit looked at. Its text is the sentence that a status shows.

@@ -4,6 +4,7 @@
 //! number of epochs. A key that is observed twice (a page that was listed again) counts once, as far as the layout knows it.
 
 mod entry;
+mod index;
 mod vnodes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use crate::key::Key;
 use crate::register::Reading;
 
 pub use entry::{EXTRAS_KEPT, EpochEntry, OutOfRange, Seal};
+pub use index::{EpochIndex, Sealing};
 pub(crate) use vnodes::VnodeSet;
 
 /// How many foreign keys are kept as examples.

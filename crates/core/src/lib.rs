@@ -5,9 +5,12 @@
 //! operator turns the same reasons into conditions, Events and metrics.
 //!
 //! The path of one epoch: [`key::Key`] parses what a listing shows, [`inventory::InventoryBuilder`] folds it, [`plan::Plan`] decides
-//! with the rules of [`retention`], and [`finding`] says what is wrong with it. [`register`] and [`guard`] are the fence, the floor
-//! and the owner; [`lease`] turns a leader's Lease into the version of the fence; [`schedule`] says when a run is due.
+//! with the rules of [`retention`], [`approval`] says whether that may be carried out or waits for a person, and [`finding`] says what
+//! is wrong with it. [`register`] and [`guard`] are the fence, the floor and the owner; [`lease`] turns a leader's Lease into the version
+//! of the fence; [`schedule`] says when a run is due, and [`backlog`] whether runs keep up.
 
+pub mod approval;
+pub mod backlog;
 pub mod duration;
 pub mod epoch;
 pub mod finding;

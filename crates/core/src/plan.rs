@@ -9,6 +9,7 @@ mod decide;
 mod deletion;
 mod digest;
 mod reasons;
+mod view;
 
 use std::time::Duration;
 
@@ -20,7 +21,10 @@ use crate::inventory::Inventory;
 use crate::retention::Retention;
 
 pub use deletion::Deletion;
+pub(crate) use digest::digest;
 pub use reasons::{Decision, DeleteReason, Hold, KeepReason};
+use view::View;
+pub(crate) use view::Past;
 
 /// The rules of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +130,7 @@ impl Plan {
     pub fn new(inventory: &Inventory, rules: &Rules, subject: &Subject) -> Self {
         let mut epochs = Vec::with_capacity(inventory.len());
         let mut deletions = Vec::new();
-        for ((epoch, entry), decision) in inventory.epochs().zip(decide::decide(inventory, rules)) {
+        for ((epoch, entry), decision) in inventory.epochs().zip(decide::decide(View::now(inventory), rules)) {
             epochs.push(PlannedEpoch {
                 epoch,
                 decision,
@@ -144,7 +148,7 @@ impl Plan {
         // A deleted epoch lies below the newest sealed one, so there is a number above it.
         let before = deleted.last().copied().and_then(Epoch::next);
         Self {
-            digest: digest::digest(subject, rules, before, &deleted),
+            digest: digest(subject, rules, before, &deleted),
             hold: hold(inventory, &epochs),
             computed_at: inventory.newest_modified(),
             before,
@@ -275,6 +279,13 @@ impl Plan {
             None => Ok(self.deletions),
         }
     }
+}
+
+/// What a plan of an earlier instant deleted, ascending, as far as a listing of now can tell.
+pub(crate) fn deleted_then(inventory: &Inventory, rules: &Rules, past: Past) -> Vec<Epoch> {
+    let view = View::past(inventory, past);
+    let decided = view.epochs().zip(decide::decide(view, rules));
+    decided.filter(|(_, decision)| decision.is_delete()).map(|(viewed, _)| viewed.epoch).collect()
 }
 
 /// Why a plan may not be executed for now.

@@ -3,12 +3,15 @@
 //! The value of a register is the highest name in its folder. It only rises, whoever writes and in whatever order, so it needs nothing
 //! but put-if-absent and a strongly consistent listing.
 
+mod owner;
+
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::owner::{Claim, OwnerRecord, Ownership, Refusal, Word};
 use crate::epoch::{Epoch, Version};
 use crate::lease::LeaseIdentity;
 
@@ -83,47 +86,6 @@ pub struct FloorRecord {
     pub publisher: String,
     /// When, by the publisher's clock: evidence for people, compared with nothing.
     pub published_at: Timestamp,
-}
-
-/// The body of an owner record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OwnerRecord {
-    /// The uid of the cluster's kube-system namespace.
-    pub cluster: String,
-    /// The policy's namespace.
-    pub namespace: String,
-    /// The policy's name.
-    pub name: String,
-    /// The policy's uid.
-    pub uid: String,
-    /// The uid of the owner that this record takes over from, on a person's word.
-    pub take_over: Option<String>,
-}
-
-impl OwnerRecord {
-    /// What the policy `claimant` may do when this is the highest owner record.
-    #[must_use]
-    pub fn meets(&self, claimant: &Self) -> Ownership {
-        let same_place =
-            self.cluster == claimant.cluster && self.namespace == claimant.namespace && self.name == claimant.name;
-        match (same_place, self.uid == claimant.uid) {
-            (true, true) => Ownership::Ours,
-            (true, false) => Ownership::Predecessor,
-            (false, _) => Ownership::Another,
-        }
-    }
-}
-
-/// How the owner of a root relates to a policy that would write to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
-    /// This very policy owns the root.
-    Ours,
-    /// A policy of the same cluster, namespace and name did: this one was recreated, and takes over by itself.
-    Predecessor,
-    /// Somebody else does: nothing may be written.
-    Another,
 }
 
 /// The values of the three registers, as one listing showed them.
@@ -314,26 +276,6 @@ mod tests {
         assert_eq!(records_to_trim(RegisterKind::Floor, numbers.clone()), vec![4, 3, 2, 1]);
         assert_eq!(records_to_trim(RegisterKind::Fence, numbers), Vec::<u64>::new());
         assert_eq!(records_to_trim(RegisterKind::Owner, vec![u64::MAX]), Vec::<u64>::new());
-    }
-
-    #[test]
-    fn a_recreated_policy_is_the_successor_of_its_namesake_and_nobody_elses() {
-        let owner = |cluster: &str, namespace: &str, uid: &str| OwnerRecord {
-            cluster: cluster.into(),
-            namespace: namespace.into(),
-            name: "orders".into(),
-            uid: uid.into(),
-            take_over: None,
-        };
-        let ours = owner("c1", "streaming", "u1");
-        for (highest, ownership) in [
-            (owner("c1", "streaming", "u1"), Ownership::Ours),
-            (owner("c1", "streaming", "u0"), Ownership::Predecessor),
-            (owner("c1", "other", "u0"), Ownership::Another),
-            (owner("c2", "streaming", "u1"), Ownership::Another),
-        ] {
-            assert_eq!(highest.meets(&ours), ownership, "{highest:?}");
-        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::crash;
 use crate::error::{ErrorClass, StoreError};
 use crate::listing::list_inventory_with;
 use crate::observe::RequestCounts;
@@ -139,6 +140,7 @@ async fn audit(
     let vnodes = Some(rules.plan.vnodes);
     let listed = |objects| progress(AuditProgress::Listing { objects });
     let inventory = list_inventory_with(root, vnodes, listed).await?;
+    crash::point("audit-listed");
     if let Some(key) = inventory.newer_layout() {
         return Err(StoreError::NewerLayout { key: key.to_owned() });
     }
@@ -156,7 +158,9 @@ async fn audit(
     });
     look::read_markers(root, &inventory, &mut draft, progress).await?;
     let mut second = draft.second_look();
+    crash::point("audit-before-second-look");
     look::look_again(root, vnodes, &mut second, progress).await?;
+    crash::point("audit-done");
     Ok(AuditReport {
         started_at,
         finished_at: clock.now(),

@@ -3,6 +3,7 @@
 use epochwarden_core::register::RegisterLost;
 use thiserror::Error;
 
+use crate::http::NoListing;
 use crate::observe::Operation;
 
 pub(crate) mod cause;
@@ -100,6 +101,12 @@ pub enum StoreError {
         /// What is wrong, and what to write.
         reason: String,
     },
+    /// The certificates of the store's authority are none.
+    #[error("the CA of the store cannot be used: {reason}; give it as PEM, one certificate or several after another")]
+    InvalidCa {
+        /// What is wrong.
+        reason: String,
+    },
     /// No credentials were given, and nothing allows to look for them in the environment.
     #[error(
         "no credentials for {url}: give {needed}; credentials of the environment are not used here unless they are allowed"
@@ -180,12 +187,17 @@ pub enum StoreError {
         key: String,
     },
     /// A create was answered neither yes nor no, and reading back settled nothing.
-    #[error("whether {location} was written is not known after {attempts} attempts: try again")]
+    #[error(
+        "whether {location} was written is not known after {attempts} attempts; {}",
+        cause::unsettled(source.as_ref())
+    )]
     OutcomeUnknown {
         /// Root and key.
         location: String,
         /// How often it was tried.
         attempts: u32,
+        /// The last failure, unless the store answered and shows nothing.
+        source: Option<object_store::Error>,
     },
     /// A record's body is not what it should be.
     #[error("the body of {location} is not a record: {source}; restore it, or remove it where a higher one stands")]
@@ -211,6 +223,7 @@ impl StoreError {
             Self::InvalidUrl { .. }
             | Self::UnknownOption { .. }
             | Self::InvalidOption { .. }
+            | Self::InvalidCa { .. }
             | Self::Client { .. }
             | Self::InvalidVersion { .. } => ErrorClass::InvalidConfiguration,
             Self::CredentialsNotAllowed { .. } => ErrorClass::CredentialsNotAllowed,
@@ -236,8 +249,11 @@ impl StoreError {
         }
     }
 
-    /// A failed request; an unaddressable key is told apart.
+    /// A failed request; an unaddressable key is told apart, and a listing without end.
     pub(crate) fn request(operation: Operation, location: String, source: object_store::Error) -> Self {
+        if NoListing::of(&source) == Some(NoListing::SameToken) {
+            return Self::ListingLoops { location };
+        }
         match cause::unaddressable(&source) {
             Some(key) => Self::UnaddressableKey { key },
             None => Self::Request { operation, location, source },

@@ -17,9 +17,14 @@ use crate::error::StoreError;
 use crate::observe::Operation;
 use crate::root::Root;
 
+mod index;
+mod layout;
 mod pages;
 
-use pages::{Pages, Repeats};
+pub use index::list_index;
+pub use layout::check_layout;
+pub(crate) use pages::Pages;
+use pages::Repeats;
 
 /// How many of a register's newest records [`list_registers`] keeps. Publishers trim to far fewer.
 pub const RECORDS_LISTED: usize = 4096;
@@ -45,14 +50,17 @@ pub async fn list_epoch(root: &Root, epoch: Epoch, vnodes: Option<u32>) -> Resul
     fold(root, Some(&key::epoch_folder(epoch)), vnodes, |_| ()).await
 }
 
-/// The numbers of all epochs of a root, ascending, found by folder: one page for 1,000 epochs, however many objects they hold.
+/// The numbers of all epochs of a root, ascending, found by folder: one page for 1,000 epochs, however many objects they hold. Where the
+/// store is known not to list by folder, or shows it now, every key is listed instead.
 pub async fn list_epochs(root: &Root) -> Result<Vec<Epoch>, StoreError> {
     root.check_present()?;
-    let found = match epochs_by_folder(root).await {
-        Err(StoreError::ListingLoops { .. }) => epochs_by_key(root).await,
-        found => found,
-    }?;
-    Ok(found.into_iter().collect())
+    if root.capabilities().is_none_or(|capabilities| capabilities.delimiter_index) {
+        match epochs_by_folder(root).await {
+            Err(StoreError::ListingLoops { .. }) => {}
+            found => return Ok(found?.into_iter().collect()),
+        }
+    }
+    Ok(epochs_by_key(root).await?.into_iter().collect())
 }
 
 /// One record of a register.

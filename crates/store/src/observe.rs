@@ -158,6 +158,7 @@ pub struct RequestCounter {
     head: AtomicU64,
     put: AtomicU64,
     delete: AtomicU64,
+    throttled: AtomicU64,
 }
 
 impl RequestCounter {
@@ -174,6 +175,12 @@ impl RequestCounter {
         }
     }
 
+    /// How many of all requests so far the store answered by asking for fewer of them.
+    #[must_use]
+    pub fn throttled(&self) -> u64 {
+        self.throttled.load(Ordering::Relaxed)
+    }
+
     const fn of(&self, operation: Operation) -> &AtomicU64 {
         match operation {
             Operation::List => &self.list,
@@ -186,8 +193,11 @@ impl RequestCounter {
 }
 
 impl Observer for RequestCounter {
-    fn request(&self, operation: Operation, _: Outcome, _: Duration) {
+    fn request(&self, operation: Operation, outcome: Outcome, _: Duration) {
         self.of(operation).fetch_add(1, Ordering::Relaxed);
+        if outcome == Outcome::Throttled {
+            self.throttled.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -205,6 +215,10 @@ impl Watch {
 
     pub(crate) fn counts(&self) -> RequestCounts {
         self.counter.snapshot()
+    }
+
+    pub(crate) fn throttled(&self) -> u64 {
+        self.counter.throttled()
     }
 
     pub(crate) fn observer(&self) -> &Arc<dyn Observer> {

@@ -2,16 +2,18 @@
 //!
 //! What is kept and why is [`epochwarden_core::plan`]'s to say; here is the order in which it is carried out, which is what makes it safe:
 //!
-//! 1. the registers are read, and the root is claimed, before anything else is written;
+//! 1. the registers are read, the plan has its approval, and the root is claimed, before anything else is written;
 //! 2. the floor is durable before the first delete, so that no deleted epoch can be sealed and acknowledged afterwards;
 //! 3. before each batch the registers and the caller's permission are asked again;
 //! 4. the seals of a batch go first, each confirmed, and an epoch whose seal is not confirmed gone keeps everything else.
 //!
 //! A run that stops anywhere leaves nothing that the next run would not plan again.
 
+mod approve;
 mod batch;
 mod delete;
 mod execute;
+mod pace;
 mod prepare;
 mod report;
 mod until;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use epochwarden_core::approval::Gate;
 use epochwarden_core::duration::format_duration;
 use epochwarden_core::inventory::Inventory;
 use epochwarden_core::plan::{Plan, Rules, Subject};
@@ -27,7 +30,8 @@ use epochwarden_core::register::{OwnerRecord, Reading};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-pub use self::report::{DeleteFailure, MAX_ERRORS, PruneOutcome, PruneReport, Remainder, Stop};
+use self::pace::Pace;
+pub use self::report::{ApprovedState, DeleteFailure, MAX_ERRORS, PruneOutcome, PruneReport, Remainder, Stop};
 use self::until::Until;
 use crate::clock::Clock;
 use crate::error::{ErrorClass, StoreError};
@@ -45,6 +49,9 @@ pub struct PruneRules {
     /// The most objects that one run deletes. No epoch is left half deleted because of it: the run stops before the epoch that would go
     /// beyond. Only the first epoch of a run goes whatever its size, since it would never go otherwise.
     pub max_objects: u64,
+    /// The most keys that one run deletes in a second, however many requests that takes. It goes slower while the store asks for that.
+    /// `None`: no bound of its own.
+    pub max_keys_per_second: Option<u64>,
     /// The longest that one run takes. No request is sent after it; answers to deletes that are under way are waited for a moment longer.
     pub deadline: Duration,
 }
@@ -72,12 +79,14 @@ pub enum Approval {
     Digest(String),
     /// What this plan of the same root, policy and rules deletes, as far as a fresh one still does.
     Plan(Box<Plan>),
+    /// What this gate lets through: the plan, or one that was frozen and approved before, as far as a fresh one still deletes the same.
+    Gate(Gate),
 }
 
 /// Asked before each batch: whether the prune is still wanted.
 #[async_trait]
 pub trait Permission: Send + Sync {
-    /// `Err` with the reason when it is not.
+    /// `Err` with the reason when it is not ([`Stop::NotPermitted`]), or when that cannot be found out ([`Stop::CannotAsk`]).
     async fn ask(&self) -> Result<(), Stop>;
 }
 
@@ -188,6 +197,7 @@ struct Run<'a> {
     registers: Registers,
     subject: Subject,
     until: Until,
+    pace: Arc<Pace>,
 }
 
 /// Prunes a root: plans, and deletes what the plan does not keep.
@@ -218,7 +228,8 @@ pub async fn run(
     let policy_uid = identity.policy.as_ref().map(|policy| policy.uid.clone()).unwrap_or_default();
     let subject = Subject { root: root.url().to_owned(), policy_uid };
     let until = Until::new(cancel, rules.deadline);
-    let run = Run { root, rules, identity, permission, clock, progress, registers, subject, until };
+    let pace = Arc::new(Pace::new(rules.max_keys_per_second, root));
+    let run = Run { root, rules, identity, permission, clock, progress, registers, subject, until, pace };
     // Nothing is written in here but the claim and the floor, which hold for themselves: it can end anywhere.
     let prepared = match run.until.bound(run.prepare(approval)).await {
         Ok(prepared) => prepared?,

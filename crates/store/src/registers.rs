@@ -12,10 +12,11 @@ use epochwarden_core::key;
 use epochwarden_core::register::{Reading, RegisterKind, records_to_trim};
 use object_store::ObjectStoreExt;
 
-pub use self::owner::Owned;
+pub use self::owner::{Claimed, Conflict, Owned};
 pub use self::publish::Published;
 pub use self::records::Record;
 use crate::clock::{Clock, SystemClock};
+use crate::crash;
 use crate::error::StoreError;
 use crate::listing::list_registers;
 use crate::root::Root;
@@ -136,6 +137,9 @@ impl Registers {
                     break;
                 }
             }
+        }
+        if kind == RegisterKind::Fence {
+            crash::point("fence-trimmed");
         }
         trimmed
     }

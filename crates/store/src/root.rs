@@ -11,15 +11,19 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
 
 use crate::error::StoreError;
-use crate::http::{Connector, Timeouts};
+use crate::http::addresses::AddressRules;
+use crate::http::{Connector, Reach, Timeouts, Trust};
 use crate::observe::calls::Observed;
 use crate::observe::{Observer, Operation, RequestCounts, Watch};
 
+mod capabilities;
 mod options;
 mod providers;
 mod url;
 
+pub use capabilities::Capabilities;
 pub use options::{OPTION_KEYS, SECRET_KEYS};
+use providers::Clients;
 
 /// Which kind of store a root is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +94,11 @@ pub struct RootSettings {
     pub max_retries: Option<usize>,
     /// After which time no further retry starts. `None`: 3 minutes.
     pub retry_timeout: Option<Duration>,
+    /// Which addresses connections may be made to. Where the environment's credentials are used, the connections that fetch them are
+    /// exempt: they may reach a metadata service.
+    pub addresses: AddressRules,
+    /// Certificates of authorities, as PEM, that are trusted beside the system's. The system's are read once in a process.
+    pub ca: Vec<String>,
     /// Is told of every attempt.
     pub observer: Arc<dyn Observer>,
 }
@@ -120,6 +129,14 @@ impl RootSettings {
         })
     }
 
+    fn reach(&self) -> Result<Reach, StoreError> {
+        Ok(Reach {
+            addresses: self.addresses.clone(),
+            ambient: self.ambient_credentials,
+            trust: Trust::of(&self.ca)?,
+        })
+    }
+
     fn retry(&self) -> RetryConfig {
         let default = RetryConfig::default();
         RetryConfig {
@@ -138,6 +155,8 @@ impl Default for RootSettings {
             connect_timeout: None,
             max_retries: None,
             retry_timeout: None,
+            addresses: AddressRules::default(),
+            ca: Vec::new(),
             observer: Arc::new(()),
         }
     }
@@ -151,6 +170,7 @@ impl fmt::Debug for RootSettings {
             .field("connect_timeout", &self.connect_timeout)
             .field("max_retries", &self.max_retries)
             .field("retry_timeout", &self.retry_timeout)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }
@@ -168,8 +188,8 @@ struct Inner {
     url: String,
     prefix: Path,
     folder: Option<PathBuf>,
-    store: Arc<dyn ObjectStore>,
-    paginated: Option<Arc<dyn PaginatedListStore>>,
+    clients: Clients,
+    capabilities: Option<Capabilities>,
     watch: Watch,
 }
 
@@ -178,7 +198,7 @@ impl Root {
     ///
     /// The bucket comes from the URL alone. An option that the store does not have, or that is not in [`OPTION_KEYS`] or
     /// [`SECRET_KEYS`], is an error, as are missing credentials unless [`RootSettings::ambient_credentials`] is set. Redirects are not
-    /// followed and no proxy of the environment is used. A folder must exist.
+    /// followed and no proxy of the environment is used. A folder must exist, and each of [`RootSettings::ca`] hold a certificate.
     pub fn open(
         url: &str,
         options: impl IntoIterator<Item = (String, String)>,
@@ -190,26 +210,39 @@ impl Root {
         let wiring = providers::Wiring {
             location: &location,
             options: &options,
-            connector: Connector::new(settings.timeouts(&options)?, watch.clone(), options.secrets()),
+            connector: Connector::new(
+                settings.timeouts(&options)?,
+                watch.clone(),
+                options.secrets(),
+                settings.reach()?,
+            ),
             retry: settings.retry(),
             ambient: settings.ambient_credentials,
         };
         options.allow_http()?;
         let mut folder = None;
-        let (store, paginated) = match location.provider {
-            Provider::S3 => providers::s3(&wiring).map(|clients| (clients.store, Some(clients.paginated)))?,
-            Provider::Gcs => providers::gcs(&wiring).map(|clients| (clients.store, Some(clients.paginated)))?,
-            Provider::Azure => providers::azure(&wiring).map(|clients| (clients.store, Some(clients.paginated)))?,
+        let clients = match location.provider {
+            Provider::S3 => providers::s3(&wiring)?,
+            Provider::Gcs => providers::gcs(&wiring)?,
+            Provider::Azure => providers::azure(&wiring)?,
             Provider::Local | Provider::Other => {
                 folder = Some(PathBuf::from(&location.path));
-                let store = Observed::new(providers::local(&location)?, watch.clone());
-                (Arc::new(store) as Arc<dyn ObjectStore>, None)
+                let store = Arc::new(Observed::new(providers::local(&location)?, watch.clone()));
+                Clients { store, paginated: None, one_by_one: None }
             }
         };
         let prefix = if folder.is_some() { Path::default() } else { prefix(&location.path)? };
         let name = location.provider.as_str();
-        let inner =
-            Inner { provider: location.provider, name, url: location.text, prefix, folder, store, paginated, watch };
+        let inner = Inner {
+            provider: location.provider,
+            name,
+            url: location.text,
+            prefix,
+            folder,
+            clients,
+            capabilities: None,
+            watch,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -230,8 +263,8 @@ impl Root {
             url: "store:".to_owned(),
             prefix: Path::default(),
             folder: None,
-            store,
-            paginated: None,
+            clients: Clients { store, paginated: None, one_by_one: None },
+            capabilities: None,
             watch,
         };
         Self { inner: Arc::new(inner) }
@@ -241,7 +274,8 @@ impl Root {
     #[must_use]
     pub fn with_paginated(self, paginated: Arc<dyn PaginatedListStore>) -> Self {
         let paginated = Arc::new(Observed::new(paginated, self.inner.watch.clone())) as Arc<dyn PaginatedListStore>;
-        Self { inner: Arc::new(Inner { paginated: Some(paginated), ..Inner::clone(&self.inner) }) }
+        let clients = Clients { paginated: Some(paginated), ..self.inner.clients.clone() };
+        Self { inner: Arc::new(Inner { clients, ..Inner::clone(&self.inner) }) }
     }
 
     /// The root below this one at `prefix`.
@@ -251,16 +285,19 @@ impl Root {
         Ok(Self { inner: Arc::new(Inner { prefix: prefix(&joined)?, url, ..Inner::clone(&self.inner) }) })
     }
 
-    /// The client. Its paths are [`Root::path`]'s.
+    /// The client. Its paths are [`Root::path`]'s. Where the store is known to take no bulk deletes, it deletes keys one by one.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
-        &self.inner.store
+        match (&self.inner.capabilities, &self.inner.clients.one_by_one) {
+            (Some(Capabilities { bulk_delete: false, .. }), Some(one_by_one)) => one_by_one,
+            _ => &self.inner.clients.store,
+        }
     }
 
     /// The client that lists page by page and by raw prefixes, where the store has one.
     #[must_use]
     pub fn paginated(&self) -> Option<&Arc<dyn PaginatedListStore>> {
-        self.inner.paginated.as_ref()
+        self.inner.clients.paginated.as_ref()
     }
 
     /// The path of a key of this root.
@@ -282,9 +319,9 @@ impl Root {
     #[must_use]
     pub fn prefixed_store(&self) -> Arc<dyn ObjectStore> {
         if self.inner.prefix.is_root() {
-            return Arc::clone(&self.inner.store);
+            return Arc::clone(self.store());
         }
-        Arc::new(PrefixStore::new(Arc::clone(&self.inner.store), self.inner.prefix.clone()))
+        Arc::new(PrefixStore::new(Arc::clone(self.store()), self.inner.prefix.clone()))
     }
 
     /// Where the root lies below its bucket.
@@ -322,10 +359,19 @@ impl Root {
         self.inner.watch.counts()
     }
 
+    /// How many of those requests the store answered by asking for fewer of them.
+    #[must_use]
+    pub fn throttled(&self) -> u64 {
+        self.inner.watch.throttled()
+    }
+
     /// How many keys one delete request takes at most.
     #[must_use]
     pub fn bulk_delete_limit(&self) -> usize {
-        self.inner.provider.bulk_delete_limit()
+        match self.inner.capabilities {
+            Some(Capabilities { bulk_delete: false, .. }) => 1,
+            _ => self.inner.provider.bulk_delete_limit(),
+        }
     }
 
     /// The failure of a request for a key of this root, with the key and what to do.

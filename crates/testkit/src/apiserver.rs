@@ -123,6 +123,13 @@ impl Cluster {
         Ok(path)
     }
 
+    /// The same, leading to `url`: a proxy in front of the API server. Over plain HTTP no certificate is asked for.
+    pub fn kubeconfig_at(&self, name: &str, token: &str, url: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder.path().join(format!("kubeconfig-{name}"));
+        self.write_kubeconfig_at(&path, name, token, url)?;
+        Ok(path)
+    }
+
     /// A new client of the administrator. It belongs to the runtime that it is made on: each test makes its own.
     pub async fn client(&self) -> anyhow::Result<kube::Client> {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig())?;
@@ -208,12 +215,16 @@ impl Cluster {
     }
 
     fn write_kubeconfig(&self, path: &Path, user: &str, token: &str) -> anyhow::Result<()> {
+        self.write_kubeconfig_at(path, user, token, &self.url())
+    }
+
+    fn write_kubeconfig_at(&self, path: &Path, user: &str, token: &str, url: &str) -> anyhow::Result<()> {
         let content = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{
                 "name": "test",
-                "cluster": { "server": self.url(), "certificate-authority": self.certificate() },
+                "cluster": { "server": url, "certificate-authority": self.certificate() },
             }],
             "users": [{ "name": user, "user": { "token": token } }],
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": user } }],

@@ -210,7 +210,7 @@ fn lock(hooks: &Hooks) -> std::sync::MutexGuard<'_, Vec<Hook>> {
 }
 
 /// Whether `key` matches `pattern`, in which `*` stands for any text, slashes included.
-fn matches(pattern: &str, key: &str) -> bool {
+pub(crate) fn matches(pattern: &str, key: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == key,
         Some((head, rest)) => key

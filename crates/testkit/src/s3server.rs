@@ -7,17 +7,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustls::pki_types::ServerName;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use crate::process::Process;
-use crate::{ports, tools, watchdog};
+use crate::{ports, tls, tools, watchdog};
 
 const READY: Duration = Duration::from_mins(1);
 
-/// versitygw on a free port of 127.0.0.1: path-style requests, plain HTTP, region `us-east-1`, one user who may do everything.
+/// versitygw on a free port of 127.0.0.1: path-style requests, plain HTTP unless asked for TLS, region `us-east-1`, one user who may do
+/// everything.
 /// Conditional writes are exact: of many racing creates of a key one wins and the others are refused.
 ///
 /// It belongs to no async runtime: one test may start it and others, each on a runtime of its own, use it.
@@ -28,6 +30,7 @@ pub struct S3Server {
     port: u16,
     access_key: String,
     secret_key: String,
+    authority: Option<String>,
 }
 
 impl fmt::Debug for S3Server {
@@ -45,10 +48,16 @@ impl S3Server {
 
     /// Starts a server with no bucket in it.
     pub async fn start() -> anyhow::Result<Self> {
-        ports::with_others_on_failure("an S3 server", Self::start_once).await
+        ports::with_others_on_failure("an S3 server", async || Self::start_once(false).await).await
     }
 
-    async fn start_once() -> anyhow::Result<Self> {
+    /// Starts a server with no bucket in it that speaks TLS, with a certificate of an authority that nobody knows but for
+    /// [`S3Server::ca`].
+    pub async fn with_tls() -> anyhow::Result<Self> {
+        ports::with_others_on_failure("an S3 server with TLS", async || Self::start_once(true).await).await
+    }
+
+    async fn start_once(secure: bool) -> anyhow::Result<Self> {
         let folder = watchdog::temp_dir()?;
         let port = ports::free()?;
         let (access_key, secret_key) = (tools::random_hex()?, tools::random_hex()?);
@@ -59,19 +68,38 @@ impl S3Server {
         let mut command = Command::new(tools::binary("versitygw")?);
         command
             .args(["--port", &format!("127.0.0.1:{port}"), "--region", "us-east-1", "--health", &health])
-            .args(["--keep-alive", "--quiet", "posix"])
-            .arg(&buckets)
+            .args(["--keep-alive", "--quiet"])
             .env("ROOT_ACCESS_KEY_ID", &access_key)
             .env("ROOT_SECRET_ACCESS_KEY", &secret_key);
+        let mut authority = None;
+        if secure {
+            let certified = tls::certify()?;
+            for (flag, file, pem) in [("--cert", "tls.crt", certified.certificate), ("--key", "tls.key", certified.key)]
+            {
+                let path = folder.path().join(file);
+                fs::write(&path, pem)?;
+                command.arg(flag).arg(path);
+            }
+            authority = Some(certified.authority);
+        }
+        command.arg("posix").arg(&buckets);
         let mut server = Process::spawn("versitygw", &mut command, &folder.path().join("versitygw.log"))?;
-        server.wait_ready(READY, async || answers(port, &health).await.unwrap_or(false)).await?;
-        Ok(Self { server, folder, port, access_key, secret_key })
+        let ready = async || answers(port, &health, authority.as_deref()).await.unwrap_or(false);
+        server.wait_ready(READY, ready).await?;
+        Ok(Self { server, folder, port, access_key, secret_key, authority })
     }
 
     /// The server's address.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate of the authority that vouches for a server with TLS, as PEM.
+    #[must_use]
+    pub fn ca(&self) -> Option<&str> {
+        self.authority.as_deref()
     }
 
     /// The access key id of the one user.
@@ -119,11 +147,22 @@ impl S3Server {
     }
 }
 
-async fn answers(port: u16, path: &str) -> anyhow::Result<bool> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn answers(port: u16, path: &str, authority: Option<&str>) -> anyhow::Result<bool> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    match authority {
+        None => is_ok(stream, port, path).await,
+        Some(pem) => {
+            let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
+            is_ok(tls::trusting(pem)?.connect(name, stream).await?, port, path).await
+        }
+    }
+}
+
+async fn is_ok(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, path: &str) -> anyhow::Result<bool> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await?;
-    Ok(response.starts_with("HTTP/1.1 200 "))
+    let mut response = Vec::new();
+    // What comes after the answer, as a connection that ends without a farewell, does not matter.
+    let _ = stream.read_to_end(&mut response).await;
+    Ok(response.starts_with(b"HTTP/1.1 200 "))
 }

@@ -20,7 +20,8 @@ fn every_reason_goes_with_the_status_that_the_documentation_gives_it() {
         words("Unknown", "Pending"),
         words(
             "False",
-            "Unreachable, BucketNotFound, AccessDenied, SecretNotFound, InvalidConfiguration, CredentialsNotAllowed, RootConflict, UnknownLayout",
+            "Unreachable, BucketNotFound, AccessDenied, SecretNotFound, InvalidConfiguration, CredentialsNotAllowed, UnsafeStore, \
+             RootConflict, UnknownLayout",
         ),
     ];
     assert_eq!(reasons_of::<StoreReady>(), store.concat());
@@ -35,9 +36,9 @@ fn every_reason_goes_with_the_status_that_the_documentation_gives_it() {
     ];
     assert_eq!(reasons_of::<FenceCurrent>(), fence.concat());
     let prune = [
-        words("True", "Succeeded, KeepsEverything, DryRun, Running"),
+        words("True", "Succeeded, KeepsEverything, DryRun, AwaitingApproval, Running"),
         words("Unknown", "NotScheduled, Suspended, Pending"),
-        words("False", "Held, PartlyFailed, Failed, InvalidSchedule"),
+        words("False", "Held, MassDeletion, FallingBehind, PartlyFailed, Failed, InvalidSchedule"),
     ];
     assert_eq!(reasons_of::<PruneHealthy>(), prune.concat());
     let audit = [
@@ -70,7 +71,7 @@ fn kstatus_sees_stalled_or_reconciling_or_neither_and_never_both() {
         .unzip();
     assert_eq!(
         stalled.iter().flatten().copied().collect::<Vec<_>>(),
-        ["InvalidConfiguration", "CredentialsNotAllowed", "RootConflict", "UnknownLayout"]
+        ["InvalidConfiguration", "CredentialsNotAllowed", "UnsafeStore", "RootConflict", "UnknownLayout"]
     );
     assert_eq!(reconciling.iter().flatten().copied().collect::<Vec<_>>(), ["Pending", "Unreachable", "SecretNotFound"]);
     assert!(stalled.iter().zip(&reconciling).all(|(stalled, reconciling)| stalled.is_none() || reconciling.is_none()));

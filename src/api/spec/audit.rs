@@ -26,6 +26,12 @@ pub struct AuditSpec {
     #[serde(default)]
     pub suspend: bool,
 
+    /// How often the newest seal is looked for between audits, for status.epochs and `stalledAfter`. 0s: never.
+    #[serde(default = "seal_check_every")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = rule::duration("spec.audit.sealCheckEvery"))]
+    pub seal_check_every: String,
+
     /// Report a pipeline that writes epochs and has sealed none for this time.
     #[serde(default = "stalled_after")]
     #[schemars(length(max = 32))]
@@ -48,10 +54,15 @@ impl Default for AuditSpec {
             schedule: None,
             time_zone: prune::time_zone(),
             suspend: false,
+            seal_check_every: seal_check_every(),
             stalled_after: stalled_after(),
             deadline: prune::deadline(),
         }
     }
+}
+
+fn seal_check_every() -> String {
+    "5m".to_owned()
 }
 
 fn stalled_after() -> String {

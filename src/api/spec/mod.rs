@@ -23,9 +23,9 @@ use super::status::StateEpochPolicyStatus;
 pub use audit::AuditSpec;
 pub use epochwarden_store::{OPTION_KEYS, SECRET_KEYS};
 pub use fence::{FenceSpec, LeaseRef};
-pub use prune::{Approval, PruneSpec};
+pub use prune::{Approval, HoldAbove, PruneSpec};
 pub use retention::{KeepEverySpec, PinnedEpoch, RetentionSpec};
-pub use store::{CredentialsSpec, SecretRef, StoreSpec};
+pub use store::{CaRef, CaSpec, CredentialsSpec, SecretRef, StoreSpec};
 
 /// The most vnodes that a policy may name.
 pub const MAX_VNODES: u32 = 1_048_576;

@@ -30,6 +30,11 @@ const OPTIONS: &str = "spec.store.options";
         "!self.url.startsWith('file://') || !has(self.credentials)",
         "spec.store.credentials",
         "a folder needs no credentials: remove them",
+    ),
+    validation = rule::rule(
+        "!self.url.startsWith('file://') || !has(self.ca)",
+        "spec.store.ca",
+        "a folder has no certificate: remove it",
     )
 )]
 pub struct StoreSpec {
@@ -123,6 +128,10 @@ pub struct StoreSpec {
     /// Where the credentials come from. Without it the operator uses its own, where whoever runs it has allowed that for this URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<CredentialsSpec>,
+
+    /// The certificate authority of an endpoint whose certificate no public one has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaSpec>,
 }
 
 /// Where the credentials come from.
@@ -143,6 +152,38 @@ pub struct SecretRef {
     #[schemars(length(max = 253))]
     #[x_kube(validation = rule::object_name("spec.store.credentials.secretRef.name", "Secret"))]
     pub name: String,
+}
+
+/// The certificate authority of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaSpec {
+    /// Where its certificate is.
+    pub secret_ref: CaRef,
+}
+
+/// One key of a Secret in the policy's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaRef {
+    /// The name of the Secret.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rule::object_name("spec.store.ca.secretRef.name", "Secret"))]
+    pub name: String,
+
+    /// The key that holds one or more certificates in PEM form.
+    #[serde(default = "ca_key")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rule::rule(
+        "self.matches('^[-._a-zA-Z0-9]+$')",
+        "spec.store.ca.secretRef.key",
+        "write a key of the Secret, such as ca.crt",
+    ))]
+    pub key: String,
+}
+
+fn ca_key() -> String {
+    "ca.crt".to_owned()
 }
 
 fn options(_: &mut SchemaGenerator) -> Schema {

@@ -32,6 +32,11 @@ pub struct PlanStatus {
     #[schemars(schema_with = "schema::optional_time")]
     pub computed_at: Option<Timestamp>,
 
+    /// When a person approved it. What it removes is removed since, as far as it still may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_time")]
+    pub approved_at: Option<Timestamp>,
+
     /// How many epochs are to be removed.
     pub epochs: Count,
 
@@ -81,6 +86,7 @@ impl From<&PlanSummary> for PlanStatus {
             before: *before,
             through: *through,
             computed_at: *computed_at,
+            approved_at: None,
             epochs: totals.epochs.into(),
             objects: totals.objects.into(),
             bytes: totals.bytes.into(),

@@ -20,6 +20,8 @@ pub enum Phase {
     Succeeded,
     /// It did a part; the rest was reported, and is the next run's.
     PartlyFailed,
+    /// It removed nothing, because its plan waits for approval.
+    AwaitingApproval,
     /// It removed nothing, because something is not as it should be.
     Held,
     /// It was stopped: by its deadline, by a suspension, by a change of the policy or by the end of the operator.
@@ -37,6 +39,7 @@ impl Phase {
             Self::Running => "Running",
             Self::Succeeded => "Succeeded",
             Self::PartlyFailed => "PartlyFailed",
+            Self::AwaitingApproval => "AwaitingApproval",
             Self::Held => "Held",
             Self::Stopped => "Stopped",
             Self::Failed => "Failed",

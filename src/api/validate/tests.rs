@@ -41,8 +41,16 @@ fn every_field_of_a_policy_reaches_the_rules() {
             "pinned": [{ "epoch": "4711", "note": "INC-12" }, { "epoch": "0" }],
             "incrementalDepth": 2,
         },
-        "prune": { "dryRun": true, "minAge": "0s", "maxObjects": 7, "deadline": "5m" },
-        "audit": { "stalledAfter": "0s", "deadline": "1h" },
+        "prune": {
+            "dryRun": true,
+            "approval": "Manual",
+            "holdAbove": { "epochs": 5, "percent": 10 },
+            "minAge": "0s",
+            "maxObjects": 7,
+            "maxKeysPerSecond": 9,
+            "deadline": "5m",
+        },
+        "audit": { "sealCheckEvery": "90s", "stalledAfter": "0s", "deadline": "1h" },
     }))
     .spec;
     let rules = Rules {
@@ -58,9 +66,19 @@ fn every_field_of_a_policy_reaches_the_rules() {
     };
     assert_eq!(
         prune_settings(&spec),
-        Ok(PruneSettings { rules: rules.clone(), dry_run: true, max_objects: 7, deadline: 5 * MINUTE })
+        Ok(PruneSettings {
+            rules: rules.clone(),
+            dry_run: true,
+            max_objects: 7,
+            max_keys_per_second: 9,
+            approval: Approval::Manual,
+            hold_above: HoldAbove { epochs: 5, percent: 10 },
+            deadline: 5 * MINUTE,
+        })
     );
-    assert_eq!(audit_settings(&spec), Ok(AuditSettings { rules, stalled_after: Duration::ZERO, deadline: HOUR }));
+    let seal_check_every = Some(Duration::from_secs(90));
+    let audit = AuditSettings { rules, seal_check_every, stalled_after: Duration::ZERO, deadline: HOUR };
+    assert_eq!(audit_settings(&spec), Ok(audit));
     assert_eq!(check(&spec), Ok(()));
 }
 
@@ -71,8 +89,17 @@ fn a_policy_that_says_nothing_keeps_everything_and_gets_the_defaults_of_the_sche
     assert!(prune.rules.retention.keeps_everything());
     assert_eq!(prune.rules.min_age, 10 * MINUTE);
     assert_eq!((prune.max_objects, prune.deadline, prune.dry_run), (1_000_000, 30 * MINUTE, false));
+    assert_eq!((prune.approval, prune.max_keys_per_second), (Approval::Automatic, 2_000));
+    assert_eq!(prune.hold_above, HoldAbove { epochs: 1_000, percent: 50 });
     let audit = audit_settings(&spec).unwrap();
     assert_eq!((audit.stalled_after, audit.deadline), (30 * MINUTE, 30 * MINUTE));
+    assert_eq!(audit.seal_check_every, Some(5 * MINUTE));
+}
+
+#[test]
+fn no_time_between_two_seal_checks_is_none_at_all() {
+    let spec = spec("audit", json!({ "sealCheckEvery": "0s" }));
+    assert_eq!(audit_settings(&spec).unwrap().seal_check_every, None);
 }
 
 #[test]
@@ -81,6 +108,9 @@ fn what_cannot_be_names_its_field_and_says_what_to_write() {
         ("vnodes", json!(0), "spec.vnodes", "a number from 1 to 1048576"),
         ("vnodes", json!(1_048_577), "spec.vnodes", "a number from 1 to 1048576"),
         ("prune.maxObjects", json!(0), "spec.prune.maxObjects", "a number from 1 to"),
+        ("prune.maxKeysPerSecond", json!(0), "spec.prune.maxKeysPerSecond", "a number from 1 to"),
+        ("prune.holdAbove", json!({ "percent": 101 }), "spec.prune.holdAbove.percent", "a number from 0 to 100"),
+        ("audit.sealCheckEvery", json!("soon"), "spec.audit.sealCheckEvery", "such as 90s"),
         ("retention.keepLast", json!(0), "spec.retention.keepLast", "a number from 1 to"),
         ("retention.incrementalDepth", json!(1_000_001), "spec.retention.incrementalDepth", "a number from 0 to"),
         ("retention.keepWithin", json!("yesterday"), "spec.retention.keepWithin", "such as 90s"),

@@ -28,27 +28,8 @@ fn report(outcome: PruneOutcome) -> PruneReport {
         errors: Vec::new(),
         remainder: Remainder::default(),
         requests: RequestCounts { delete: 2, ..RequestCounts::default() },
-    }
-}
-
-#[test]
-fn only_a_clear_yes_is_one() {
-    for (answer, yes) in [
-        ("y\n", true),
-        ("Yes\n", true),
-        (" YES \n", true),
-        ("", false),
-        ("\n", false),
-        ("n\n", false),
-        ("yes please\n", false),
-    ] {
-        let mut question = Vec::new();
-        let answered = ask("2 epochs", &mut answer.as_bytes(), &mut question);
-        assert_eq!(answered.is_ok(), yes, "{answer:?}");
-        assert_eq!(String::from_utf8(question).unwrap(), "Delete 2 epochs? This cannot be undone. [y/N] ");
-        if let Err(error) = answered {
-            assert!(matches!(error, CliError::Declined));
-        }
+        frozen_stands: false,
+        approved: None,
     }
 }
 
@@ -71,6 +52,46 @@ fn how_a_prune_ended_has_a_code() {
     ] {
         assert_eq!(exit(&outcome) as i32, code, "{outcome:?}");
     }
+}
+
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    prune: Prune,
+}
+
+fn limits(line: &str, policy: Option<&StateEpochPolicy>) -> Limits {
+    use clap::Parser;
+    let line = ["line", "--policy", "orders.yaml"].into_iter().chain(line.split_whitespace());
+    Line::try_parse_from(line).unwrap().prune.limits(policy).unwrap()
+}
+
+#[test]
+fn without_a_policy_the_limits_are_the_defaults_of_one() {
+    let defaults = limits("", None);
+    let minimal = crate::api::parse_manifest(include_str!("../../../examples/policies/minimal.yaml")).unwrap();
+    let settings = validate::prune_settings(&minimal.spec).unwrap();
+    assert_eq!(
+        (defaults.max_objects, defaults.max_keys_per_second, defaults.deadline),
+        (settings.max_objects, settings.max_keys_per_second, settings.deadline)
+    );
+    assert!(defaults.gate.is_none());
+}
+
+#[test]
+fn the_limits_and_the_gate_of_a_policy_count_and_flags_are_nearer() {
+    let manifest = include_str!("../../../examples/policies/full.yaml")
+        .replace("approval: Automatic", "approval: Manual")
+        .replace("maxObjects: 1000000", "maxObjects: 7");
+    let policy = crate::api::parse_manifest(&manifest).unwrap();
+    let of_policy = limits("", Some(&policy));
+    assert_eq!((of_policy.max_objects, of_policy.deadline), (7, Duration::from_mins(5)));
+    let gate = of_policy.gate.unwrap();
+    assert!(gate.manual && gate.hold_above.is_some() && gate.frozen.is_none() && !gate.approved);
+    let of_flags = limits("--max-objects 8 --max-keys-per-second 9 --deadline 10s", Some(&policy));
+    assert_eq!((of_flags.max_objects, of_flags.max_keys_per_second), (8, 9));
+    assert_eq!(of_flags.deadline, Duration::from_secs(10));
+    assert!(of_flags.gate.is_some(), "a limit says nothing about who approves");
 }
 
 #[test]

@@ -53,3 +53,10 @@ impl Again {
 pub(super) fn opening() -> Stopped {
     Stopped { reason: FenceCurrent::Pending, message: "the store is being opened".into(), again: Again::WhenChanged }
 }
+
+/// A later owner record was seen than this policy's own. The store task looks at whose the root is, and hands out clients again when it is
+/// this policy's.
+pub(super) fn contested() -> Stopped {
+    let message = "another owner record has appeared: nothing is published until it is known whose the root is".into();
+    Stopped { reason: FenceCurrent::StoreNotReady, message, again: Again::WhenChanged }
+}

@@ -1,5 +1,8 @@
-use epochwarden_core::lease::LeaseObservation;
+use epochwarden_core::lease::{LeaseIdentity, LeaseObservation};
+use epochwarden_core::register::OwnerRecord;
+use epochwarden_store::Root;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -85,4 +88,40 @@ fn the_words_of_an_expired_lease_do_not_change_with_every_look() {
     let words = |silent| worded_once(refusal(seconds(silent)), Some(seconds(15))).to_string();
     assert_eq!(words(16), words(3600));
     assert!(words(16).contains("15s"), "{}", words(16));
+}
+
+#[tokio::test]
+async fn nothing_is_published_while_a_later_owner_record_is_in_sight() {
+    let policy: StateEpochPolicy = serde_json::from_value(serde_json::json!({
+        "apiVersion": "epochwarden.io/v1alpha1",
+        "kind": "StateEpochPolicy",
+        "metadata": { "name": "orders", "namespace": "streaming", "uid": "u1", "generation": 1 },
+        "spec": { "store": { "url": "file:///nowhere" }, "vnodes": 4, "fence": { "leaseRef": { "name": "leader" } } },
+    }))
+    .unwrap();
+    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
+    let registers = Registers::new(root.clone(), "test");
+    // Claimed with the first record.
+    handle.stores.send_replace(Some(Stores::of(root.clone())));
+    let mut task = FenceTask::new(Context::alone(), Arc::clone(&handle));
+    let term = |version| Term {
+        version: Version::new(version),
+        holder: "a".into(),
+        lease: LeaseIdentity { namespace: "streaming".into(), name: "leader".into(), uid: "l1".into(), transitions: 0 },
+    };
+    assert!(task.publish(&term(1), None).await.is_ok());
+    // A namesake of this policy claims the root, as it does when the policy is recreated.
+    let namesake = OwnerRecord { uid: "u2".into(), ..handle.owner_record(&task.context) };
+    for claimant in [handle.owner_record(&task.context), namesake] {
+        registers.claim_owner(&claimant).await.unwrap();
+    }
+    assert!(!handle.saw(&registers.read().await.unwrap()));
+    let stopped = task.publish(&term(2), None).await.unwrap_err();
+    assert_eq!((stopped.reason, stopped.again), (FenceCurrent::StoreNotReady, Again::WhenChanged));
+    let fence = epochwarden_store::list_registers(&root).await.unwrap().reading().fence;
+    assert_eq!(fence, Version::new(1));
+    // The store task has found out that the later record is this policy's, too.
+    handle.stores.send_modify(|stores| stores.as_mut().unwrap().owner = Some(2));
+    assert!(task.publish(&term(3), None).await.is_ok());
 }

@@ -1,8 +1,18 @@
-use epochwarden_store::{Root, RootSettings};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use epochwarden_core::Epoch;
+use epochwarden_store::{Clock, Root, RootSettings};
+use jiff::Timestamp;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::api::status::{PlanRange, PlanStatus};
+use crate::api::{APPROVE_ANNOTATION, StateEpochPolicyStatus};
+use crate::controller::answer::NoAnswer;
+use crate::controller::status_task::Destination;
 use crate::controller::stores::Stores;
 
 struct Desk {
@@ -80,4 +90,145 @@ fn a_look_comes_no_later_than_the_longest_wait_and_never_before_its_slot() {
         assert!(jitter_towards_later(LONGEST) <= LONGEST);
         assert!(jitter_towards_later(Duration::from_secs(5)) >= Duration::from_secs(5));
     }
+}
+
+/// A policy whose plan waits, as an operator finds it that starts.
+fn with_a_plan(word: Option<&str>, approved: bool) -> Stored {
+    let mut policy = serde_json::to_value(Desk::policy(None, false).0.unwrap()).unwrap();
+    let plan = PlanStatus {
+        digest: "d1".into(),
+        epochs: 3_u64.into(),
+        delete: vec![PlanRange { from: Epoch::new(1), to: Epoch::new(3), reason: "Expired".into() }],
+        approved_at: approved.then_some(Timestamp::UNIX_EPOCH),
+        ..PlanStatus::default()
+    };
+    policy["status"] = json!({ "observedGeneration": 1, "plan": plan, "prune": { "phase": "AwaitingApproval" } });
+    if let Some(word) = word {
+        policy["metadata"]["annotations"] = json!({ APPROVE_ANNOTATION: word });
+    }
+    serde_json::from_value(policy).unwrap()
+}
+
+#[tokio::test]
+async fn an_approval_makes_a_prune_due_at_once_and_is_owed_by_the_next_operator() {
+    for (case, found, then, due) in [
+        ("nobody has said anything", (None, false), None, false),
+        ("the word comes", (None, false), Some("d1"), true),
+        ("another word comes", (None, false), Some("d2"), false),
+        ("the word was there when the operator started", (Some("d1"), false), None, true),
+        ("an earlier operator took it, and the annotation is gone", (None, true), None, true),
+    ] {
+        let desk = Desk::new();
+        let (word, approved) = found;
+        let handle = desk.look(&with_a_plan(word, approved));
+        // Without a store nothing can run: what is due is not forgotten for that.
+        desk.opens(&handle);
+        desk.look(&with_a_plan(then, approved));
+        let observed = handle.observed.borrow().clone();
+        assert_eq!(observed.prune.phase == Some(Phase::Running), due, "{case}");
+        assert_eq!(observed.plan.unwrap().approved_at.is_some(), due, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_only_looks_at_a_waiting_plan_is_no_run_in_the_status() {
+    let desk = Desk::new();
+    let handle = desk.look(&with_a_plan(None, false));
+    desk.opens(&handle);
+    let promised = handle.observed.borrow().prune.next_run_at;
+    // As if its time had come.
+    handle.schedules.lock().unwrap().prune.remembered.promised = Some(Timestamp::UNIX_EPOCH);
+    let before = handle.observed.borrow().prune.clone();
+    desk.look(&with_a_plan(None, false));
+    assert_eq!(handle.schedules.lock().unwrap().running, Some(RunKind::Prune));
+    assert_eq!(handle.observed.borrow().prune, before);
+    assert!(promised.is_some());
+}
+
+/// Keeps what it is told to write.
+#[derive(Default)]
+struct Written(Mutex<Vec<StateEpochPolicyStatus>>);
+
+#[async_trait]
+impl Destination for Written {
+    async fn write(&self, _: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), NoAnswer> {
+        self.0.lock().unwrap().push(status.clone());
+        Ok(())
+    }
+}
+
+/// A wall clock that goes as fast as the test's.
+#[derive(Debug)]
+struct Together(Instant);
+
+impl Clock for Together {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap() + self.0.elapsed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_hour_an_idle_policy_writes_its_status_not_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::alone_as(Arc::new(Together(Instant::now())), |settings| {
+        settings.allow_file_roots = vec![folder.path().canonicalize().unwrap()];
+    });
+    let policy: StateEpochPolicy = serde_json::from_value(json!({
+        "apiVersion": "epochwarden.io/v1alpha1",
+        "kind": "StateEpochPolicy",
+        "metadata": { "name": "orders", "namespace": "streaming", "uid": "u1", "generation": 1 },
+        "spec": {
+            "store": { "url": format!("file://{}", folder.path().display()) },
+            "vnodes": 1,
+            "retention": { "keepLast": 3 },
+            "prune": { "schedule": "0 0 1 1 *" },
+            "audit": { "schedule": "0 0 1 1 *", "stalledAfter": "7d" },
+        },
+    }))
+    .unwrap();
+    let epoch = folder.path().join("epoch=7");
+    std::fs::create_dir_all(epoch.join("vnode=0")).unwrap();
+    std::fs::write(epoch.join("vnode=0/partial.bin"), "state").unwrap();
+    std::fs::write(epoch.join("_COMMIT"), "pod-1").unwrap();
+
+    let reconciler = Reconciler { context, registry: Arc::default(), shutdown: CancellationToken::new() };
+    let context = &reconciler.context;
+    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let written = Arc::new(Written::default());
+    handle.tasks.spawn(stores::run(Arc::clone(context), Arc::clone(&handle)));
+    handle.tasks.spawn(fence::run(Arc::clone(context), Arc::clone(&handle)));
+    handle.tasks.spawn(seal_check::run(Arc::clone(context), Arc::clone(&handle)));
+    handle.tasks.spawn({
+        let (context, handle, written) = (Arc::clone(context), Arc::clone(&handle), Arc::clone(&written));
+        async move { status_task::report(&context, &handle, &*written).await }
+    });
+    let looks = async |minutes: u32| {
+        for minute in 0..minutes {
+            reconciler.look(&handle, minute == 0 && written.0.lock().unwrap().len() < 2);
+            tokio::time::sleep_until(Instant::now() + LONGEST).await;
+        }
+    };
+    // Everything that there is to find out is found out in the first minutes.
+    looks(10).await;
+    let known = written.0.lock().unwrap().len();
+    let last = written.0.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(last.epochs.as_ref().and_then(|epochs| epochs.latest_committed), Some(Epoch::new(7)));
+    assert!(last.store.is_some_and(|store| store.capabilities.is_some()), "it was not even probed");
+    let observed_at = handle.observed.borrow().epochs.clone().unwrap().observed_at.unwrap();
+
+    looks(60).await;
+    let more = written.0.lock().unwrap().split_off(known);
+    assert!(more.is_empty(), "{more:#?}");
+    let observed_later = handle.observed.borrow().epochs.clone().unwrap().observed_at.unwrap();
+    assert!(observed_later.duration_since(observed_at) >= jiff::SignedDuration::from_mins(50), "nobody has looked");
+
+    // What is new is written at once.
+    std::fs::rename(&epoch, folder.path().join("epoch=8")).unwrap();
+    looks(10).await;
+    let more = written.0.lock().unwrap().split_off(known);
+    assert_eq!(more.len(), 1, "{more:#?}");
+    handle.ended.cancel();
+    handle.cancel.cancel();
+    handle.tasks.close();
+    handle.tasks.wait().await;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use epochwarden_core::finding::{Severity, Verdict};
+use epochwarden_core::finding::Verdict;
 use epochwarden_store::audit::{AuditError, AuditReport, AuditRules};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,8 @@ use crate::api::status::{AuditStatus, EpochsStatus, FindingStatus, Phase, RunKin
 use crate::api::validate;
 use crate::controller::context::Context;
 use crate::controller::notices::Reason;
-use crate::controller::observed::Said;
+use crate::controller::observed::{Said, told_by_audit};
+use crate::controller::supervise::FAULT;
 use crate::controller::registry::Handle;
 
 /// Runs one audit. Whatever comes of it is observed; nothing is written to the store.
@@ -66,26 +67,25 @@ fn failure(handle: &Handle, error: &AuditError) -> Failure {
 
 fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: Timestamp, finished: Timestamp) {
     let audit = &report.audit;
-    let said = match audit.verdict {
-        Verdict::Clean => Said::new(AuditClean::Clean, format!("nothing found: {}", audit.coverage)),
-        Verdict::Warning => Said::new(AuditClean::Warnings, format!("{} ({})", found(report), audit.coverage)),
-        Verdict::Critical => Said::new(AuditClean::Findings, format!("{} ({})", found(report), audit.coverage)),
+    let status = AuditStatus {
+        phase: Some(Phase::Succeeded),
+        started_at: Some(started),
+        finished_at: Some(finished),
+        verdict: Some(audit.verdict.as_str().to_owned()),
+        coverage: Some(audit.coverage.to_string()),
+        counts: audit.counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), (*count).into())).collect(),
+        findings: audit.findings.iter().map(FindingStatus::from).collect(),
+        next_run_at: None,
     };
+    let Some(said) = told_by_audit(&status) else { return };
     let ended =
         Ended { kind: RunKind::Audit, started, finished, phase: Phase::Succeeded, message: said.message.clone() };
     let mut before = None;
     handle.observed.send_modify(|observed| {
-        before = observed.audited.replace(said.clone());
-        observed.audit = AuditStatus {
-            phase: Some(Phase::Succeeded),
-            started_at: Some(started),
-            finished_at: Some(finished),
-            verdict: Some(audit.verdict.as_str().to_owned()),
-            coverage: Some(audit.coverage.to_string()),
-            counts: audit.counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), (*count).into())).collect(),
-            findings: audit.findings.iter().map(FindingStatus::from).collect(),
-            next_run_at: observed.audit.next_run_at,
-        };
+        before = observed.audit_said();
+        observed.audited = Some(said.clone());
+        observed.audit = AuditStatus { next_run_at: observed.audit.next_run_at, ..status };
+        observed.stalled = observed.stalled_by_audit();
         observed.epochs = Some(EpochsStatus {
             latest_committer: audit.latest_committer.clone(),
             ..EpochsStatus::from(&report.epochs)
@@ -104,18 +104,6 @@ fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: 
     }
 }
 
-/// The worst finding in words, and how many there are.
-fn found(report: &AuditReport) -> String {
-    let audit = &report.audit;
-    let of = |severity: Severity| audit.findings.iter().filter(|finding| finding.severity == severity).count();
-    let (critical, warning) = (of(Severity::Critical), of(Severity::Warning));
-    let more = if audit.truncated { " at least" } else { "" };
-    match audit.findings.first() {
-        Some(worst) => format!("{worst}; in all{more} {critical} critical, {warning} warnings"),
-        None => "no findings".into(),
-    }
-}
-
 fn failed(context: &Context, handle: &Handle, failure: Failure, started: Timestamp, finished: Timestamp) {
     let Failure { phase, message } = failure;
     let ended = Ended { kind: RunKind::Audit, started, finished, phase, message: message.clone() };
@@ -131,4 +119,11 @@ fn failed(context: &Context, handle: &Handle, failure: Failure, started: Timesta
         observed.ended(ended.past());
     });
     context.metrics.audit_runs.of(&handle.name, &[phase.as_str()]).inc();
+}
+
+/// The task of an audit has panicked.
+pub(super) fn fell(context: &Context, handle: &Handle) {
+    let finished = context.clock.now();
+    let started = handle.observed.borrow().audit.started_at.unwrap_or(finished);
+    failed(context, handle, Failure { phase: Phase::Failed, message: FAULT.into() }, started, finished);
 }

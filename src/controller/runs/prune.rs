@@ -1,70 +1,79 @@
 //! One prune of a policy, from its settings to what was observed.
 
+mod told;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use epochwarden_core::Epoch;
+use epochwarden_core::approval::Gate;
 use epochwarden_core::duration::format_duration;
-use epochwarden_core::plan::{KeepReason, PlanSummary};
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{
-    Approval, Identity, Permission, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules, Stop,
+    Approval, ApprovedState, Identity, Permission, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules,
+    Stop,
 };
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, store_failed};
-use crate::api::condition::PruneHealthy;
+use self::told::Told;
+use super::Ended;
+use crate::api::condition::{PruneHealthy, Reason as _, StoreReady};
+use crate::api::spec::Approval as Approves;
 use crate::api::status::{EpochsStatus, Phase, PlanStatus, RunKind};
 use crate::api::{StateEpochPolicy, validate};
 use crate::controller::answer::answer;
 use crate::controller::context::Context;
 use crate::controller::notices::Reason;
-use crate::controller::observed::Said;
+use crate::controller::observed::{Observed, frozen};
 use crate::controller::registry::Handle;
-
-/// How a prune ended, in every form in which it is told.
-struct Told {
-    phase: Phase,
-    said: Option<Said<PruneHealthy>>,
-    notice: Option<Reason>,
-    message: String,
-    /// Why nothing may be deleted, in one word.
-    held: Option<&'static str>,
-}
+use crate::controller::stores::{self, NotReady, Stores};
+use crate::controller::supervise::FAULT;
 
 /// Runs one prune. Whatever comes of it is observed.
 pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
     let started = context.clock.now();
-    handle.observed.send_if_modified(|observed| observed.begins(RunKind::Prune, Phase::Running, started));
-    let outcome = attempt(context, handle, cancel).await;
+    let policy = handle.current();
+    handle.observed.send_if_modified(|observed| {
+        // One that only looks whether a waiting plan still may was not begun in the eyes of the status.
+        observed.prune.phase == Some(Phase::Pending) && observed.begins(RunKind::Prune, Phase::Running, started)
+    });
+    let outcome = attempt(context, handle, &policy, cancel).await;
     let finished = context.clock.now();
     let (mut told, report) = match outcome {
         Ok(report) => {
-            if let PruneOutcome::Stopped { stop: Stop::Store { class, .. } } = &report.outcome {
-                store_failed(handle, *class);
+            match &report.outcome {
+                PruneOutcome::Stopped { stop: Stop::Store { class, .. } } => store_failed(handle, *class),
+                PruneOutcome::Stopped { stop: Stop::OwnerChanged } => store_failed(handle, ErrorClass::RootConflict),
+                // What could not be deleted may have failed for the credentials: then others are tried as soon as there are any.
+                PruneOutcome::PartlyFailed => store_failed(handle, ErrorClass::AccessDenied),
+                PruneOutcome::Held { reason, .. } if *reason == ErrorClass::UnknownLayout.as_str() => {
+                    store_failed(handle, ErrorClass::UnknownLayout);
+                }
+                _ => {}
             }
-            (tell(&report), Some(report))
+            (Told::of(&handle.name, &report, handle.observed.borrow().plan.as_ref()), Some(report))
         }
         Err(told) => (told, None),
     };
     if told.phase == Phase::Stopped && handle.cancel.is_cancelled() {
-        told = Told { phase: Phase::Pending, said: None, notice: None, message: super::INTERRUPTED.into(), held: None };
+        told = Told::interrupted();
     }
-    conclude(context, handle, told, report.as_ref(), (started, finished));
+    conclude(context, handle, &policy, told, report.as_ref(), (started, finished));
 }
 
 async fn attempt(
     context: &Arc<Context>,
     handle: &Arc<Handle>,
+    policy: &StateEpochPolicy,
     cancel: &CancellationToken,
 ) -> Result<PruneReport, Told> {
-    let policy = handle.current();
-    let settings = validate::prune_settings(&policy.spec).map_err(|error| failure(error.to_string()))?;
-    let Some(stores) = cancel.run_until_cancelled(super::stores(context, handle)).await else {
-        return Err(refused(handle, &PruneError::Cancelled));
+    let settings = validate::prune_settings(&policy.spec).map_err(|error| Told::failure(error.to_string()))?;
+    let Some(stores) = cancel.run_until_cancelled(clients(context, handle, settings.dry_run)).await else {
+        return Err(Told::refused(&PruneError::Cancelled));
     };
-    let stores = stores.map_err(failure)?;
+    let stores = stores?;
     let seen = handle.observed.borrow().seen;
     let identity = Identity {
         policy: Some(handle.owner_record(context)),
@@ -76,13 +85,25 @@ async fn attempt(
         plan: settings.rules,
         dry_run: settings.dry_run,
         max_objects: settings.max_objects,
+        max_keys_per_second: Some(settings.max_keys_per_second),
         deadline: settings.deadline,
     };
-    let permission = StillWanted { context, policy: &policy };
+    let permission = StillWanted { context, handle, policy };
+    let plan = handle.observed.borrow().open_plan(policy).cloned();
+    let gate = Gate {
+        manual: settings.approval == Approves::Manual,
+        hold_above: Some(settings.hold_above),
+        approved: plan.as_ref().is_some_and(|plan| plan.approved_at.is_some()),
+        frozen: plan.as_ref().map(frozen),
+    };
+    if let Some(plan) = plan.filter(|_| gate.approved) {
+        written_down(handle, policy, &plan, settings.deadline, cancel).await?;
+    }
     let progress = |progress| {
         if let PruneProgress::Deleting { done, total } = progress {
             handle.observed.send_if_modified(|observed| {
                 if observed.prune.progress.is_none() {
+                    observed.prune.phase = Some(Phase::Running);
                     observed.prune.message = Some("objects are being deleted".into());
                     let note = format!("deleting {total} objects that retention does not keep");
                     context.notices.send(&handle.reference, Reason::PruneStarted, note);
@@ -97,18 +118,69 @@ async fn attempt(
         &stores.runs,
         &rules,
         &identity,
-        Approval::Automatic,
+        Approval::Gate(gate),
         &permission,
         &context.clock,
         cancel,
         &progress,
     );
-    pruned.await.map_err(|error| refused(handle, &error))
+    pruned.await.map_err(|error| {
+        if let Some(class) = error.class() {
+            store_failed(handle, class);
+        }
+        Told::refused(&error)
+    })
+}
+
+/// Waits until the status in the cluster shows the approval: were it lost with this process, the annotation may be gone by then, and what
+/// is left of a plan that was begun proves nothing.
+async fn written_down(
+    handle: &Handle,
+    policy: &StateEpochPolicy,
+    plan: &PlanStatus,
+    deadline: std::time::Duration,
+    cancel: &CancellationToken,
+) -> Result<(), Told> {
+    let (mut approved, mut current) = (handle.approved.subscribe(), handle.policy.subscribe());
+    let shown = async {
+        tokio::select! {
+            shown = approved.wait_for(|digest| digest.as_deref() == Some(plan.digest.as_str())) => shown.is_ok(),
+            // Then the plan is void, and nobody writes it any more.
+            _ = current.wait_for(|now| now.metadata.generation != policy.metadata.generation) => false,
+        }
+    };
+    match cancel.run_until_cancelled(tokio::time::timeout(deadline, shown)).await {
+        Some(Ok(true)) => Ok(()),
+        Some(Err(_)) => {
+            let message = "its approval could not be written to the status, so nothing is deleted: see the log";
+            Err(Told::failure(format!("plan {} is still there: {message}", plan.digest)))
+        }
+        Some(Ok(false)) | None => Err(Told::refused(&PruneError::Cancelled)),
+    }
+}
+
+/// The clients of a prune; of one that deletes, those of a root that is claimed and was probed.
+async fn clients(context: &Context, handle: &Handle, dry_run: bool) -> Result<Stores, Told> {
+    let told = |NotReady { reason, message }| match reason {
+        Some(reason @ (StoreReady::RootConflict | StoreReady::UnsafeStore)) => Told::held(reason.as_str(), message),
+        _ => Told::failure(message),
+    };
+    let stores = stores::current(context, handle).await.map_err(told)?;
+    if dry_run { Ok(stores) } else { stores::for_writing(handle, stores).await.map_err(told) }
+}
+
+/// As for every run; and one that was turned away for its credentials is owed as soon as there are others.
+fn store_failed(handle: &Handle, class: ErrorClass) {
+    if class == ErrorClass::AccessDenied {
+        handle.owed.denied();
+    }
+    super::store_failed(handle, class);
 }
 
 /// The policy as the API server has it: an operator that is cut off from it must not go on for long.
 struct StillWanted<'a> {
     context: &'a Context,
+    handle: &'a Handle,
     policy: &'a StateEpochPolicy,
 }
 
@@ -116,12 +188,22 @@ struct StillWanted<'a> {
 impl Permission for StillWanted<'_> {
     async fn ask(&self) -> Result<(), Stop> {
         let not = |message: &str| Err(Stop::NotPermitted { message: message.to_owned() });
+        if !self.handle.may_run() {
+            self.handle.owed.denied();
+            let message = "the store cannot be used any more: see the condition StoreReady".to_owned();
+            return Err(Stop::CannotAsk { message });
+        }
         let namespace = self.policy.namespace().unwrap_or_default();
         let api = Api::<StateEpochPolicy>::namespaced(self.context.client.clone(), &namespace);
         let now = match answer(api.get_opt(&self.policy.name_any())).await {
             Ok(Some(now)) => now,
             Ok(None) => return not("the policy was deleted"),
-            Err(error) => return not(&format!("the policy could not be read again: {error}")),
+            Err(error) => {
+                let message = format!(
+                    "the API server could not be asked whether the prune is still wanted ({error}): it goes on when that is possible again"
+                );
+                return Err(Stop::CannotAsk { message });
+            }
         };
         if now.uid() != self.policy.uid() {
             return not("the policy was deleted and created again");
@@ -136,116 +218,78 @@ impl Permission for StillWanted<'_> {
     }
 }
 
-fn failure(message: String) -> Told {
-    let said = Some(Said::new(PruneHealthy::Failed, message.clone()));
-    Told { phase: Phase::Failed, said, notice: Some(Reason::PruneFailed), message, held: None }
+/// The task of a prune has panicked.
+pub(super) fn fell(context: &Context, handle: &Handle) {
+    let finished = context.clock.now();
+    let started = handle.observed.borrow().prune.started_at.unwrap_or(finished);
+    conclude(context, handle, &handle.current(), Told::failure(FAULT.into()), None, (started, finished));
 }
 
-fn held(why: &'static str, message: String) -> Told {
-    let said = Some(Said::new(PruneHealthy::Held, message.clone()));
-    Told { phase: Phase::Held, said, notice: Some(Reason::PruneHeld), message, held: Some(why) }
-}
-
-/// A prune that did not take place.
-fn refused(handle: &Handle, error: &PruneError) -> Told {
-    if let Some(class) = error.class() {
-        store_failed(handle, class);
+/// What the status shows of the epochs and the plan by what a run has found.
+fn observe(observed: &mut Observed, policy: &StateEpochPolicy, phase: Phase, report: &PruneReport) {
+    let committer = observed.epochs.take().filter(|known| known.latest_committed == report.found.latest_committed);
+    observed.epochs = Some(EpochsStatus {
+        latest_committer: committer.and_then(|known| known.latest_committer),
+        ..EpochsStatus::from(&report.found)
+    });
+    observed.seen.floor = observed.seen.floor.max(report.floor.unwrap_or_default());
+    if report.frozen_stands {
+        return;
     }
-    match error {
-        // What an earlier prune said still stands.
-        PruneError::Cancelled => {
-            Told { phase: Phase::Stopped, said: None, notice: None, message: error.to_string(), held: None }
-        }
-        error if error.is_refusal() => held(error.class().map_or("NotApproved", ErrorClass::as_str), error.to_string()),
-        error => failure(error.to_string()),
+    observed.open_for = None;
+    if report.approved != Some(ApprovedState::Finished) {
+        // With one of these phases, a plan in the status would pass for one that is open.
+        let passes = matches!(phase, Phase::Held | Phase::Failed | Phase::Pending);
+        observed.plan = Some(PlanStatus::from(&report.plan)).filter(|_| !passes);
+    }
+    if phase == Phase::AwaitingApproval {
+        observed.open_for = policy.metadata.generation;
     }
 }
 
-fn none_complete(plan: &PlanSummary) -> bool {
-    plan.keep.iter().any(|range| range.reason == KeepReason::NoneComplete)
-}
-
-/// A prune that made a plan.
-fn tell(report: &PruneReport) -> Told {
-    let PruneReport { epochs, objects, failed, plan, .. } = report;
-    let done = format!("deleted {epochs} epochs with {objects} objects");
-    let told = |phase, reason, notice, message: String| Told {
-        phase,
-        said: Some(Said::new(reason, message.clone())),
-        notice,
-        message,
-        held: None,
-    };
-    match &report.outcome {
-        // Nothing to restore from is nobody's success, whatever retention says. A pipeline that has sealed nothing yet is not meant.
-        PruneOutcome::Succeeded if report.found.sealed > 0 && none_complete(plan) => {
-            let message = format!(
-                "none of the {} sealed epochs is complete, so nothing is deleted: see the audit, and check spec.vnodes",
-                report.found.sealed
-            );
-            held(KeepReason::NoneComplete.as_str(), message)
-        }
-        PruneOutcome::Succeeded if *objects == 0 => {
-            told(Phase::Succeeded, PruneHealthy::Succeeded, None, "retention keeps everything that is there".into())
-        }
-        PruneOutcome::Succeeded => told(Phase::Succeeded, PruneHealthy::Succeeded, Some(Reason::PruneCompleted), done),
-        PruneOutcome::KeepsEverything => {
-            let message = "retention has no keepLast, keepWithin or keepEvery: everything is kept".into();
-            told(Phase::Succeeded, PruneHealthy::KeepsEverything, None, message)
-        }
-        PruneOutcome::DryRun => {
-            let message = format!(
-                "would delete {} epochs with {} objects (spec.prune.dryRun)",
-                plan.totals.epochs, plan.totals.objects
-            );
-            told(Phase::Succeeded, PruneHealthy::DryRun, Some(Reason::PrunePlanned), message)
-        }
-        PruneOutcome::Held { reason, message } => held(reason, message.clone()),
-        PruneOutcome::PartlyFailed => {
-            let first = report
-                .errors
-                .first()
-                .map(|first| format!("; first {}: {}", first.key, first.error))
-                .unwrap_or_default();
-            let message = format!("{done}, and could not delete {failed}{first}; the next run tries again");
-            told(Phase::PartlyFailed, PruneHealthy::PartlyFailed, Some(Reason::PruneFailed), message)
-        }
-        PruneOutcome::Stopped { stop } => {
-            let message = format!(
-                "{done} and stopped, because {stop}; {} epochs are left for the next run",
-                report.remainder.epochs
-            );
-            let (reason, notice) = match stop {
-                Stop::OwnerChanged | Stop::Held { .. } => (PruneHealthy::Held, Reason::PruneHeld),
-                Stop::Store { .. } => (PruneHealthy::Failed, Reason::PruneFailed),
-                _ if *failed > 0 => (PruneHealthy::PartlyFailed, Reason::PruneFailed),
-                _ => (PruneHealthy::Succeeded, Reason::PruneCompleted),
-            };
-            let held = match stop {
-                Stop::OwnerChanged => Some(ErrorClass::RootConflict.as_str()),
-                Stop::Held { hold, .. } => Some(*hold),
-                _ => None,
-            };
-            Told { held, ..told(Phase::Stopped, reason, Some(notice), message) }
-        }
+/// A run that found the plan of before still waiting: nothing has happened that anybody has to hear of.
+fn goes_on_waiting(observed: &mut Observed, told: &Told, finished: Timestamp) {
+    let prune = &mut observed.prune;
+    if prune.phase.replace(told.phase) != Some(told.phase) {
+        (prune.finished_at, prune.message) = (Some(finished), Some(told.message.clone()));
+    }
+    if observed.pruned.as_ref().map(|before| before.reason) != told.said.as_ref().map(|said| said.reason) {
+        observed.pruned.clone_from(&told.said);
     }
 }
 
 fn conclude(
     context: &Context,
     handle: &Handle,
-    told: Told,
+    policy: &StateEpochPolicy,
+    mut told: Told,
     report: Option<&PruneReport>,
     (started, finished): (Timestamp, Timestamp),
 ) {
-    let Told { phase, said, notice, message, held } = told;
-    let ended = Ended { kind: RunKind::Prune, started, finished, phase, message: message.clone() };
-    let mut transition = true;
+    let waits = told.phase == Phase::AwaitingApproval;
+    let goes_on = waits && report.is_some_and(|report| report.frozen_stands);
+    let mut transition = !goes_on;
     handle.observed.send_modify(|observed| {
+        if let Some(report) = report {
+            told.or_falling_behind(report, &mut observed.backlog);
+            observe(observed, policy, told.phase, report);
+        }
+        if goes_on {
+            goes_on_waiting(observed, &told, finished);
+            return;
+        }
+        let running = matches!(observed.prune.phase, Some(Phase::Running | Phase::Pending));
+        if told.phase == Phase::Pending && !running {
+            // It was only about to look at the plan that waits, which the next operator does as well.
+            transition = false;
+            return;
+        }
+        // Also that of an earlier run, which may have ended before it could tell of it.
+        let floor = Some(observed.seen.floor).filter(|floor| *floor > Epoch::default());
         let prune = &mut observed.prune;
-        prune.phase = Some(phase);
-        prune.finished_at = Some(finished);
-        prune.message = Some(message.clone());
+        prune.phase = Some(told.phase);
+        (prune.started_at, prune.finished_at) = (Some(started), Some(finished));
+        prune.message = Some(told.message.clone());
         prune.progress = None;
         if let Some(report) = report {
             prune.epochs = Some(report.epochs.into());
@@ -253,24 +297,19 @@ fn conclude(
             prune.bytes = Some(report.bytes.into());
             prune.failed = Some(report.failed.into());
             prune.requests = Some(report.requests.total().into());
-            prune.floor = report.floor.or(prune.floor);
-            let committer =
-                observed.epochs.take().filter(|known| known.latest_committed == report.found.latest_committed);
-            observed.plan = Some(PlanStatus::from(&report.plan));
-            observed.epochs = Some(EpochsStatus {
-                latest_committer: committer.and_then(|known| known.latest_committer),
-                ..EpochsStatus::from(&report.found)
-            });
-            observed.seen.floor = observed.seen.floor.max(report.floor.unwrap_or_default());
+            prune.floor = floor.or(prune.floor);
         }
-        if let Some(said) = said {
+        if let Some(said) = told.said.take() {
             // The same trouble again is in the status and in the history, not in an Event a quarter of an hour.
-            transition = observed.pruned.as_ref().is_none_or(|before| before.reason != said.reason)
+            transition = waits
+                || observed.pruned.as_ref().is_none_or(|before| before.reason != said.reason)
                 || said.reason == PruneHealthy::Succeeded;
             observed.pruned = Some(said);
         }
-        observed.ended(ended.past());
+        let (phase, message) = (told.phase, told.message.clone());
+        observed.ended(Ended { kind: RunKind::Prune, started, finished, phase, message }.past());
     });
+    let Told { phase, notice, message, held, .. } = told;
     super::show(context, handle, &handle.observed.borrow());
     count(context, handle, phase, held, report);
     match notice {
@@ -297,3 +336,6 @@ fn count(context: &Context, handle: &Handle, phase: Phase, held: Option<&'static
         metrics.prune_duration_seconds.observe(took.as_secs_f64());
     }
 }
+
+#[cfg(test)]
+mod tests;

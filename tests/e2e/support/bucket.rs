@@ -8,6 +8,7 @@ use epochwarden_core::key::partial;
 use epochwarden_core::{Epoch, Vnode};
 use epochwarden_store::{ObjectStoreBackend, Root, RootSettings, StateBackend};
 use epochwarden_testkit::s3server::S3Server;
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,13 +30,51 @@ impl Bucket {
         Ok(Self { url, options: Vec::new(), root, folder: Some(folder) })
     }
 
+    /// A folder that somebody else removes.
+    pub(crate) fn at_folder(folder: &std::path::Path) -> anyhow::Result<Self> {
+        let url = format!("file://{}", folder.display());
+        let root = Root::open(&url, [], &RootSettings::default())?;
+        Ok(Self { url, options: Vec::new(), root, folder: None })
+    }
+
     /// A bucket of the shared S3 server.
     pub(crate) async fn s3(name: &str) -> anyhow::Result<Self> {
-        let server = S3Server::shared().await?;
+        Self::on(S3Server::shared().await?, name)
+    }
+
+    /// A bucket of this S3 server.
+    pub(crate) fn on(server: &S3Server, name: &str) -> anyhow::Result<Self> {
         server.create_bucket(name)?;
         let url = format!("s3://{name}/state");
-        let root = Root::open(&url, server.options(), &RootSettings::default())?;
+        let ca = server.ca().map(str::to_owned).into_iter().collect();
+        let root = Root::open(&url, server.options(), &RootSettings { ca, ..RootSettings::default() })?;
         Ok(Self { url, options: server.options(), root, folder: None })
+    }
+
+    /// A root that somebody else keeps.
+    pub(crate) fn at(url: &str, options: Vec<(String, String)>) -> anyhow::Result<Self> {
+        let root = Root::open(url, options.clone(), &RootSettings::default())?;
+        Ok(Self { url: url.into(), options, root, folder: None })
+    }
+
+    /// The root below this one at `name`. It ends with this one.
+    pub(crate) fn below(&self, name: &str) -> anyhow::Result<Self> {
+        let url = format!("{}/{name}", self.url);
+        if let Some(folder) = &self.folder {
+            std::fs::create_dir(folder.path().join(name))?;
+        }
+        let root = Root::open(&url, self.options.clone(), &RootSettings::default())?;
+        Ok(Self { url, options: self.options.clone(), root, folder: None })
+    }
+
+    /// The keys of the registers and of probes, ascending.
+    pub(crate) async fn own_keys(&self) -> anyhow::Result<Vec<String>> {
+        let objects: Vec<_> =
+            epochwarden_store::listing::objects(&self.root, Some("_epochwarden")).try_collect().await?;
+        let mut keys: Vec<String> =
+            objects.iter().filter_map(|object| self.root.relative(&object.location).map(str::to_owned)).collect();
+        keys.sort();
+        Ok(keys)
     }
 
     /// Where the folder is.

@@ -27,12 +27,38 @@ impl Operator {
         Self::start_binary(Path::new(env!("CARGO_BIN_EXE_epochwarden")), cluster, namespace, flags).await
     }
 
+    /// The same, logging all that there is to log.
+    pub(crate) async fn start_talkative(cluster: &Cluster, namespace: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(cluster, namespace, flags, &[("RUST_LOG", "trace")]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub(crate) async fn start_with(
+        cluster: &Cluster,
+        namespace: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let binary = Path::new(env!("CARGO_BIN_EXE_epochwarden"));
+        Self::start_process(binary, cluster, namespace, flags, environment).await
+    }
+
     /// The same, with another build of it.
     pub(crate) async fn start_binary(
         binary: &Path,
         cluster: &Cluster,
         namespace: &str,
         flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        Self::start_process(binary, cluster, namespace, flags, &[]).await
+    }
+
+    async fn start_process(
+        binary: &Path,
+        cluster: &Cluster,
+        namespace: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         // Free now; a test that loses the race for it sees the operator end with the reason.
@@ -44,7 +70,8 @@ impl Operator {
             .args(flags)
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("RUST_LOG", "info,epochwarden=debug,epochwarden_store=debug")
-            .env_remove("AWS_ACCESS_KEY_ID");
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .envs(environment.iter().copied());
         let process = Process::spawn("epochwarden", &mut command, &folder.path().join("operator.log"))?;
         let mut operator = Self { process, port, _folder: folder };
         let port = operator.port;

@@ -65,6 +65,13 @@ impl Print {
     }
 }
 
+/// Which of some committers wrote a seal, as far as the listing tells: only where its `ETag` is the MD5 of its body.
+#[must_use]
+pub fn committer_of<'a>(seal: &Seal, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let print = Print::listed(seal)?;
+    known.into_iter().find(|committer| Print::of(committer) == print)
+}
+
 /// The committers known in this audit: the recorded holders, and whom a fetched seal named.
 #[derive(Debug)]
 pub(super) struct Committers {

@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Floors};
 use super::problem::{Problem, Regression};
 use super::second_look::SecondLook;
 use crate::epoch::Epoch;
-use crate::inventory::{EpochEntry, Inventory};
+use crate::inventory::{EpochEntry, Inventory, Sealing};
 use crate::plan::{Decision, DeleteReason, Hold, Plan};
 
 /// A partial may be this much newer than its seal: stores do not date to the instant.
@@ -98,7 +98,8 @@ impl<'a> Draft<'a> {
 
     fn look_at_root(&mut self) {
         let AuditContext { inventory, plan, evidence, .. } = self.context;
-        if let Some(stalled) = stalled_sealing(&self.context) {
+        let AuditContext { now, stalled_after, .. } = self.context;
+        if let Some(stalled) = stalled_sealing(&inventory.sealing(), now, stalled_after) {
             self.collected.add(stalled);
         }
         for leak in leaks(inventory, plan) {
@@ -113,7 +114,7 @@ impl<'a> Draft<'a> {
             self.collected.add(Problem::ForeignKey { count: foreign.count(), examples });
         }
         if let Some(regression) = regression(inventory, plan) {
-            if stalled(&self.context, regression.newest_sealed).is_some() {
+            if is_stalled(regression.newest_sealed, now, stalled_after) {
                 self.suspects.insert(regression.epoch);
                 self.regression = Some(regression);
             } else {
@@ -180,10 +181,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// How long ago `since` was, once that is at least `stalledAfter`. A wall clock behind the store's never says so.
-fn stalled(context: &AuditContext<'_>, since: Timestamp) -> Option<Duration> {
-    let idle = Duration::try_from(context.now.duration_since(since)).ok()?;
-    (idle >= context.stalled_after).then_some(idle)
+/// Whether `since` was at least `stalledAfter` ago. A wall clock behind the store's never says so.
+fn is_stalled(since: Timestamp, now: Timestamp, stalled_after: Duration) -> bool {
+    Duration::try_from(now.duration_since(since)).is_ok_and(|idle| idle >= stalled_after)
 }
 
 /// A sealed epoch without all its partials. One that was sealed after a floor above it was never acknowledged, and nobody restores it.
@@ -225,18 +225,17 @@ fn regression(inventory: &Inventory, plan: &Plan) -> Option<Regression> {
 }
 
 /// Epochs above the newest sealed one, and none sealed for too long.
-fn stalled_sealing(context: &AuditContext<'_>) -> Option<Problem> {
-    let inventory = context.inventory;
-    let newest = inventory.newest_sealed();
-    let newer = || inventory.epochs().filter(|(epoch, _)| newest.is_none_or(|newest| *epoch > newest));
-    let (first, _) = newer().next()?;
-    // Where nothing was ever sealed, the wait began with the first epoch that was written.
-    let since = match newest {
-        Some(newest) => inventory.get(newest)?.seal()?.modified,
-        None => newer().map(|(_, entry)| entry.newest()).min()?,
+pub(super) fn stalled_sealing(sealing: &Sealing, now: Timestamp, stalled_after: Duration) -> Option<Problem> {
+    let first = sealing.first_above?;
+    let since = match sealing.newest {
+        Some((_, sealed)) => sealed,
+        None => sealing.begun?,
     };
-    let idle = stalled(context, since)?;
-    Some(Problem::StalledSealing { first, unsealed: newer().fold(0, |count, _| count + 1), newest, since, idle })
+    // The threshold, and not how long it is by now: the same state is told in the same words.
+    is_stalled(since, now, stalled_after).then(|| {
+        let newest = sealing.newest.map(|(epoch, _)| epoch);
+        Problem::StalledSealing { first, unsealed: sealing.above, newest, since, stalled_after }
+    })
 }
 
 /// Unsealed epochs below the floor that no rule keeps.

@@ -24,7 +24,7 @@ pub(super) enum Problem {
     EpochRegression { regression: Regression, stalled: bool },
     UnknownCommitter { epoch: Epoch, committer: String },
     VnodeOutOfRange { epoch: Epoch, count: u64, first: Vnode, vnodes: u32 },
-    StalledSealing { first: Epoch, unsealed: u64, newest: Option<Epoch>, since: Timestamp, idle: Duration },
+    StalledSealing { first: Epoch, unsealed: u64, newest: Option<Epoch>, since: Timestamp, stalled_after: Duration },
     Leak { epoch: Epoch, floor: Epoch, objects: u64, bytes: u64 },
     UnaddressableKey { epoch: Epoch, key: String },
     UnreadableRegister { register: RegisterKind, number: u64 },
@@ -181,7 +181,7 @@ impl fmt::Display for Problem {
                 "{count} partial.bin of vnodes from {first} on, where {vnodes} vnodes end below {vnodes}: a restore would leave them out; \
                  correct the number of vnodes, or the writer"
             ),
-            Self::StalledSealing { unsealed, newest, since, idle, .. } => {
+            Self::StalledSealing { unsealed, newest, since, stalled_after, .. } => {
                 match newest {
                     Some(newest) => write!(f, "no epoch was sealed since {newest} at {since}")?,
                     None => write!(f, "no epoch was ever sealed, and the first of them was last written at {since}")?,
@@ -189,9 +189,9 @@ impl fmt::Display for Problem {
                 let (noun, are) = if *unsealed == 1 { ("epoch", "is") } else { ("epochs", "are") };
                 write!(
                     f,
-                    ", {} ago, while {unsealed} newer {noun} {are} written: see whether the leader commits, and whether the fence \
-                     refuses it",
-                    format_duration(*idle)
+                    ", more than {} ago, while {unsealed} newer {noun} {are} written: see whether the leader commits, and \
+                     whether the fence refuses it",
+                    format_duration(*stalled_after)
                 )
             }
             Self::Leak { epoch, floor, objects, bytes } => write!(

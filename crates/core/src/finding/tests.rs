@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 
 use super::*;
 use crate::epoch::Version;
-use crate::inventory::{Inventory, InventoryBuilder};
+use crate::inventory::{EpochIndex, Inventory, InventoryBuilder, Seal};
 use crate::key;
 use crate::plan::{Plan, Rules, Subject};
 use crate::register::RegisterKind;
@@ -437,6 +437,56 @@ fn newer_epochs_without_a_seal_for_stalled_after_are_a_warning() {
             ),
         ],
     );
+}
+
+#[test]
+fn an_index_alone_tells_stalled_sealing_as_an_audit_does() {
+    let stalled_after = Duration::from_secs(STALLED.unsigned_abs());
+    for world in [
+        world(|world| {
+            world.sound(5, 100).partial(7, 0, 110).partial(8, 0, 120).at(100 + STALLED);
+        }),
+        world(|world| {
+            world.sound(5, 100).partial(7, 0, 110).at(99 + STALLED);
+        }),
+        world(|world| {
+            world.partial(7, 0, 110).partial(8, 0, 500).at(110 + STALLED);
+        }),
+    ] {
+        let mut index = EpochIndex::default();
+        for Object { key, size, modified, etag } in &world.objects {
+            index.observe(key, *size, at(*modified), etag.as_deref());
+        }
+        if index.never_sealed().is_some() {
+            index.begun_at(at(110));
+        }
+        let found = stalled_sealing(&index.sealing(), at(world.now), stalled_after);
+        let audited = world.audit().findings.into_iter().find(|finding| finding.kind == FindingKind::StalledSealing);
+        assert_eq!(found, audited, "at {}", world.now);
+    }
+}
+
+#[test]
+fn the_same_stall_is_told_in_the_same_words_however_long_it_lasts() {
+    let told = |now| {
+        let world = world(|world| {
+            world.sound(5, 100).partial(7, 0, 110).at(now);
+        });
+        world.audit().findings.into_iter().next().map(|finding| finding.detail)
+    };
+    assert!(told(100 + STALLED).is_some_and(|detail| detail.contains("since 5 at 1970-01-01T00:01:40Z, more than 30m ago")));
+    assert_eq!(told(100 + STALLED), told(100_000));
+}
+
+#[test]
+fn a_committer_is_known_by_the_etag_of_its_seal() {
+    let seal = |etag: Option<String>, size| Seal { modified: at(1), etag: etag.map(Into::into), size };
+    let of = |seal: &Seal| committer_of(seal, ["pod-1", "pod-2"]).map(str::to_owned);
+    assert_eq!(of(&seal(Some(etag(b"pod-2")), 5)).as_deref(), Some("pod-2"));
+    assert_eq!(of(&seal(Some(etag(b"pod-3")), 5)), None);
+    assert_eq!(of(&seal(Some(etag(b"pod-2")), 6)), None, "another length is another body");
+    assert_eq!(of(&seal(Some("\"17-5c\"".into()), 5)), None, "not every ETag is an MD5");
+    assert_eq!(of(&seal(None, 5)), None);
 }
 
 #[test]

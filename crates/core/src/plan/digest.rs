@@ -15,7 +15,7 @@ const FORM: &str = "epochwarden/plan/1";
 ///
 /// The canonical form is a sequence of fields in a fixed order, each with its length before it (a big-endian `u64`). Numbers are
 /// big-endian; spans are nanoseconds in 16 bytes; an absent value is an empty field; a list is its length as a field, then its items.
-pub(super) fn digest(subject: &Subject, rules: &Rules, before: Option<Epoch>, deleted: &[Epoch]) -> String {
+pub(crate) fn digest(subject: &Subject, rules: &Rules, before: Option<Epoch>, deleted: &[Epoch]) -> String {
     let Rules { vnodes, retention, min_age } = rules;
     let mut keep_every = retention.keep_every.clone();
     keep_every.sort_unstable();

@@ -50,7 +50,7 @@ impl ObjectStoreBackend {
             Created::There(body) => self.compare(&body),
             Created::Unknown(Some(error)) => Err(io(key)(error)),
             Created::Unknown(None) => {
-                let unknown = StoreError::OutcomeUnknown { location: key.clone(), attempts: ATTEMPTS };
+                let unknown = StoreError::OutcomeUnknown { location: key.clone(), attempts: ATTEMPTS, source: None };
                 Err(StateBackendError::Io { key, source: Box::new(unknown) })
             }
         }

@@ -177,7 +177,7 @@ impl Guards {
                 }
             }
         }
-        Err(self.registers.unknown(RegisterKind::Fence, version.get()).into())
+        Err(self.registers.unknown(RegisterKind::Fence, version.get(), None).into())
     }
 
     fn standing(&self, version: Version) -> Option<Record<FenceRecord>> {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::ErrorClass;
-use crate::http::PlainHttp;
+use crate::http::{NoListing, Unsent, innermost};
 
 /// How the crate words a refused request: the only place where a listing's HTTP status can be had.
 const REFUSED: &str = "Server returned non-2xx status code: ";
@@ -26,18 +26,18 @@ struct Cause {
     code: Option<String>,
     message: Option<String>,
     transport: Option<HttpErrorKind>,
-    plain_http: bool,
+    unsent: Option<Unsent>,
+    no_listing: Option<NoListing>,
 }
 
 impl Cause {
     fn of(error: &object_store::Error) -> Self {
-        let mut cause = Self::default();
+        let mut cause = Self { unsent: Unsent::of(error), no_listing: NoListing::of(error), ..Self::default() };
         let mut next: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(link) = next {
             if let Some(error) = link.downcast_ref::<HttpError>() {
                 cause.transport.get_or_insert(error.kind());
             }
-            cause.plain_http |= link.is::<PlainHttp>();
             if cause.status.is_none() && cause.transport.is_none() {
                 cause.read(&link.to_string());
             }
@@ -75,8 +75,11 @@ impl Cause {
     }
 
     fn class(&self) -> Option<ErrorClass> {
-        if self.plain_http {
-            return Some(ErrorClass::InvalidConfiguration);
+        if let Some(unsent) = &self.unsent {
+            return Some(unsent.class());
+        }
+        if let Some(no_listing) = self.no_listing {
+            return Some(no_listing.class());
         }
         if self.has_code(&["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"]) {
             return Some(ErrorClass::BucketNotFound);
@@ -121,22 +124,39 @@ pub(crate) fn class(error: &object_store::Error) -> ErrorClass {
     }
 }
 
-/// A local folder's failures.
-fn io_class(error: &object_store::Error) -> Option<ErrorClass> {
+/// What the machine says about a local folder.
+fn io(error: &object_store::Error) -> Option<std::io::ErrorKind> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(link) = next {
         if let Some(error) = link.downcast_ref::<std::io::Error>() {
-            return match error.kind() {
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                    Some(ErrorClass::AccessDenied)
-                }
-                std::io::ErrorKind::NotFound => Some(ErrorClass::NotFound),
-                _ => Some(ErrorClass::Unreachable),
-            };
+            return Some(error.kind());
         }
         next = link.source();
     }
     None
+}
+
+/// A local folder's failures.
+fn io_class(error: &object_store::Error) -> Option<ErrorClass> {
+    io(error).map(|kind| match kind {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorClass::AccessDenied,
+        std::io::ErrorKind::NotFound => ErrorClass::NotFound,
+        _ => ErrorClass::Unreachable,
+    })
+}
+
+/// What to do about a local folder.
+fn io_advice(kind: std::io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            Some("make the folder readable and writable for this process")
+        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Some("make room on its disk; it is tried again")
+        }
+        std::io::ErrorKind::NotFound => None,
+        _ => Some("check the folder and its disk; it is tried again"),
+    }
 }
 
 /// The key that made a listing fail, when it was one that no request can name.
@@ -156,8 +176,40 @@ pub(crate) fn unaddressable(error: &object_store::Error) -> Option<String> {
     None
 }
 
+/// Whether the store may be saying that it has no such request. It may also be about something else in it.
+pub(crate) fn unsupported(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. })
+        || matches!(Cause::of(error).status, Some(400 | 405 | 501))
+}
+
+/// Whether the store asks for fewer requests: by a status, or by what it says of one key in the answer to a request for many.
+pub(crate) fn throttled(error: &object_store::Error) -> bool {
+    let cause = Cause::of(error);
+    let code = |code: &str| matches!(code, "SlowDown" | "ServiceUnavailable" | "RequestLimitExceeded" | "ServerBusy" | "503" | "429");
+    let of_one_key = || {
+        let text = innermost(error);
+        text.rsplit_once("(code: ").and_then(|(_, rest)| rest.strip_suffix(')')).is_some_and(code)
+    };
+    matches!(cause.status, Some(429 | 503)) || cause.code.as_deref().is_some_and(code) || of_one_key()
+}
+
+/// Whether the store refuses because the bucket keeps its objects under a lock or for a time.
+pub(crate) fn locked(error: &object_store::Error) -> bool {
+    let text = plain(error).to_ascii_lowercase();
+    ["object lock", "objectlock", "worm protected", "retention", "legal hold", "immutable"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
 /// What happened and what to do, in one sentence.
 pub(crate) fn describe(error: &object_store::Error) -> String {
+    if let Some(reason) = complete(error) {
+        return reason;
+    }
+    let local = Cause::of(error).class().is_none().then(|| io(error)).flatten();
+    if let Some(advice) = local.and_then(io_advice) {
+        return format!("{}; {advice}", plain(error));
+    }
     let advice = match class(error) {
         ErrorClass::AccessDenied => "check the credentials and what their policy allows on this root",
         ErrorClass::BucketNotFound => "the bucket does not exist: create it, or correct the URL",
@@ -172,8 +224,28 @@ pub(crate) fn describe(error: &object_store::Error) -> String {
     format!("{}; {advice}", plain(error))
 }
 
+/// The reasons that say by themselves what to do.
+fn complete(error: &object_store::Error) -> Option<String> {
+    let unsent = Unsent::of(error).map(|unsent| unsent.to_string());
+    unsent.or_else(|| NoListing::of(error).map(|reason| reason.to_string()))
+}
+
+/// The last answer to a write whose outcome nothing has settled, and what to do.
+pub(crate) fn unsettled(last: Option<&object_store::Error>) -> String {
+    match last {
+        None => "try again".to_owned(),
+        Some(error) if class(error) == ErrorClass::Conflict => {
+            format!("the last one: {}, and there is nothing to be read; try again", plain(error))
+        }
+        Some(error) => format!("the last one: {}", describe(error)),
+    }
+}
+
 /// What happened: the status and the store's own code and message where there are any.
 pub(crate) fn plain(error: &object_store::Error) -> String {
+    if let Some(reason) = complete(error) {
+        return reason;
+    }
     let cause = Cause::of(error);
     let mut text = String::new();
     if let Some(status) = cause.status {
@@ -184,24 +256,17 @@ pub(crate) fn plain(error: &object_store::Error) -> String {
         if let Some(message) = &cause.message {
             let _ = write!(text, " ({message})");
         }
+        if cause.code.is_none() && matches!(status, 300..400) {
+            text.push_str(" (a redirect, which is not followed)");
+        }
         return text;
     }
     match cause.transport {
-        _ if cause.plain_http => PlainHttp.to_string(),
         Some(HttpErrorKind::Timeout) => "no answer in time".to_owned(),
         Some(HttpErrorKind::Connect) => format!("no connection ({})", innermost(error)),
         Some(_) => format!("the connection broke ({})", innermost(error)),
         None => innermost(error),
     }
-}
-
-/// The first thing that went wrong, which a chain of wrappers says last.
-fn innermost(error: &object_store::Error) -> String {
-    let mut link: &(dyn Error + 'static) = error;
-    while let Some(next) = link.source() {
-        link = next;
-    }
-    link.to_string()
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use crate::listing::list_inventory;
 use crate::observe::{Observer, RequestCounts};
 use crate::root::{Root, RootSettings};
 
+mod reach;
+mod tls;
+
 #[derive(Default)]
 struct Log(Mutex<Vec<(Operation, Outcome)>>);
 
@@ -138,15 +141,18 @@ async fn requests_that_fetch_credentials_are_not_counted() {
     }
 }
 
-#[test]
-fn all_connections_of_a_root_share_one_pool_but_the_metadata_services() {
+#[tokio::test]
+async fn all_connections_of_a_root_share_one_pool_but_the_metadata_services() {
+    let server = Server::start(|_, _| Some((200, "", String::new()))).await;
     let connector = connector(&Watch::new(Arc::new(())));
+    let options = ClientOptions::new().with_allow_http(true);
     for _ in 0..3 {
-        connector.connect(&ClientOptions::new()).unwrap();
+        connector.connect(&options).unwrap().execute(get(&server.url)).await.unwrap();
     }
     assert_eq!(connector.pools(), 1);
+    let options = options.with_connect_timeout(Duration::from_secs(1));
     for _ in 0..2 {
-        connector.connect(&ClientOptions::new().with_connect_timeout(Duration::from_secs(1))).unwrap();
+        connector.connect(&options).unwrap().execute(get(&server.url)).await.unwrap();
     }
     assert_eq!(connector.pools(), 2);
 }
@@ -158,6 +164,28 @@ async fn plain_http_is_refused_before_anything_is_sent() {
     let error = client.execute(get(&server.url)).await.unwrap_err();
     assert!(error.to_string().contains("allow_http"), "{error}");
     assert_eq!(server.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_write_carries_its_checksum_which_a_locked_bucket_asks_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let options = [("aws_endpoint", endpoint.as_str()), ("aws_skip_signature", "true"), ("allow_http", "true")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let root = Root::open("s3://state", options, &RootSettings::default()).unwrap();
+    let put = async {
+        root.store().put(&root.path("epoch=1/_COMMIT").unwrap(), "pod-1".into()).await.ok();
+    };
+    let read = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 8192];
+        let length = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await.unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    };
+    let head = tokio::select! { () = put => panic!("nobody answered"), head = read => head };
+    // The SHA-256 of "pod-1", in base64.
+    let checksum = "x-amz-checksum-sha256: DwZoJODDxL1tgPTBgnafoG5dqe8OH0T89ZC7kW8+QI8=";
+    assert!(head.to_ascii_lowercase().contains(&checksum.to_ascii_lowercase()), "{head}");
 }
 
 #[tokio::test]
@@ -207,7 +235,7 @@ async fn what_a_server_repeats_of_the_credentials_is_in_no_error() {
 
 fn connector(watch: &Watch) -> Connector {
     let second = Duration::from_secs(5);
-    Connector::new(Timeouts { request: second, connect: second }, watch.clone(), Vec::new())
+    Connector::new(Timeouts { request: second, connect: second }, watch.clone(), Vec::new(), Reach::default())
 }
 
 fn get(url: &str) -> HttpRequest {

@@ -41,18 +41,19 @@ impl Repeats {
 
 /// One page, with what lies outside of the root left out.
 #[derive(Debug)]
-pub(super) struct Page {
-    pub(super) objects: Vec<ObjectMeta>,
-    pub(super) folders: Vec<Path>,
+pub(crate) struct Page {
+    pub(crate) objects: Vec<ObjectMeta>,
+    pub(crate) folders: Vec<Path>,
 }
 
 /// The pages below a raw prefix.
-pub(super) struct Pages {
+pub(crate) struct Pages {
     root: Root,
     client: Arc<dyn PaginatedListStore>,
     start: String,
     raw_prefix: String,
     delimiter: Option<Cow<'static, str>>,
+    size: Option<usize>,
     token: Option<String>,
     done: bool,
     tokens: Repeats,
@@ -61,13 +62,14 @@ pub(super) struct Pages {
 
 impl Pages {
     /// `None` where the root's client has no pages.
-    pub(super) fn new(root: &Root, start: &str, delimiter: Option<&'static str>) -> Option<Self> {
+    pub(crate) fn new(root: &Root, start: &str, delimiter: Option<&'static str>) -> Option<Self> {
         Some(Self {
             root: root.clone(),
             client: Arc::clone(root.paginated()?),
             start: start.to_owned(),
             raw_prefix: root.raw_prefix(start),
             delimiter: delimiter.map(Cow::Borrowed),
+            size: None,
             token: None,
             done: false,
             tokens: Repeats::default(),
@@ -75,7 +77,12 @@ impl Pages {
         })
     }
 
-    pub(super) fn stream(self) -> impl Stream<Item = Result<Page, StoreError>> + Send {
+    /// The same in pages of at most `size` keys and folders, as far as the store heeds it.
+    pub(crate) fn of_size(self, size: usize) -> Self {
+        Self { size: Some(size), ..self }
+    }
+
+    pub(crate) fn stream(self) -> impl Stream<Item = Result<Page, StoreError>> + Send {
         futures::stream::try_unfold(self, |mut pages| async move { Ok(pages.next().await?.map(|page| (page, pages))) })
             .into_stream()
     }
@@ -86,6 +93,7 @@ impl Pages {
         }
         let options = PaginatedListOptions {
             delimiter: self.delimiter.clone(),
+            max_keys: self.size,
             page_token: self.token.take(),
             ..PaginatedListOptions::default()
         };

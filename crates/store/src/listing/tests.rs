@@ -2,6 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use epochwarden_core::epoch::Vnode;
+use epochwarden_core::inventory::EpochIndex;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -9,7 +11,7 @@ use object_store::{ListResult, ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::observe::RequestCounts;
-use crate::root::RootSettings;
+use crate::root::{Capabilities, RootSettings};
 
 /// How a store's pages come back.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,9 +49,11 @@ impl PaginatedListStore for Paged {
         for object in objects {
             let key = object.location.as_ref().to_owned();
             let Some(rest) = key.strip_prefix(prefix) else { continue };
-            let folder =
-                options.delimiter.as_deref().and_then(|delimiter| rest.split_once(delimiter)).map(|(folder, _)| folder);
-            let row = folder.map_or((key.clone(), Some(object.clone())), |folder| (format!("{prefix}{folder}"), None));
+            let folder = options.delimiter.as_deref().and_then(|delimiter| {
+                let (folder, _) = rest.split_once(delimiter)?;
+                Some(format!("{prefix}{folder}{delimiter}"))
+            });
+            let row = folder.map_or((key.clone(), Some(object.clone())), |folder| (folder, None));
             if rows.last().is_none_or(|last| last.0 != row.0) {
                 rows.push(row);
             }
@@ -239,4 +243,112 @@ fn every_circle_is_noticed_and_no_straight_line_is() {
     }
     let mut repeats = Repeats::default();
     assert!((0..10_000).all(|element| !repeats.observe(&element.to_string())));
+}
+
+/// Cuts listings at the next slash, whatever is asked for, as some servers do.
+struct CutsElsewhere(Arc<Paged>);
+
+#[async_trait]
+impl PaginatedListStore for CutsElsewhere {
+    async fn list_paginated(
+        &self,
+        prefix: Option<&str>,
+        options: PaginatedListOptions,
+    ) -> object_store::Result<PaginatedListResult> {
+        let delimiter = options.delimiter.as_ref().map(|_| "/".into());
+        self.0.list_paginated(prefix, PaginatedListOptions { delimiter, ..options }).await
+    }
+}
+
+fn sealed(index: &EpochIndex) -> (Vec<u64>, usize, Option<u64>, Option<u64>) {
+    let newest = index.newest_sealed().map(|(epoch, _)| epoch.get());
+    (index.epochs().map(Epoch::get).collect(), index.sealed(), index.oldest_sealed().map(Epoch::get), newest)
+}
+
+#[tokio::test]
+async fn an_index_names_every_epoch_and_every_seal_wherever_the_root_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut roots = roots(folder.path()).await;
+    let store = Arc::new(InMemory::new());
+    let cut = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>)
+        .with_paginated(Arc::new(CutsElsewhere(paged(&store, 100, Paging::Right))));
+    fill(&cut).await;
+    roots.push(("cut at other places", cut));
+    let unable = Capabilities {
+        conditional_create: true,
+        consistent_list: true,
+        bulk_delete: true,
+        delimiter_index: false,
+        versioned: false,
+        object_lock: false,
+    };
+    let store = Arc::new(InMemory::new());
+    let known = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>)
+        .with_paginated(paged(&store, 100, Paging::Right))
+        .with_capabilities(unable);
+    fill(&known).await;
+    roots.push(("known not to cut", known));
+    for (name, root) in roots {
+        let index = list_index(&root).await.unwrap();
+        assert_eq!(sealed(&index), (vec![9, 10, 100, u64::MAX], 2, Some(9), Some(u64::MAX)), "{name}");
+        let seal = index.newest_sealed().unwrap().1;
+        let path = root.path(&key::commit(Epoch::new(u64::MAX))).unwrap();
+        let object = root.store().head(&path).await.unwrap();
+        assert_eq!((seal.modified, seal.size, seal.etag.as_deref()), (modified(&object), 3, object.e_tag.as_deref()));
+        let inventory = list_inventory(&root, None).await.unwrap();
+        assert_eq!(index.sealing(), inventory.sealing(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_costs_two_rows_of_an_epoch_however_many_objects_it_holds() {
+    let store = Arc::new(InMemory::new());
+    for epoch in 1..=10 {
+        for vnode in 0..50 {
+            let partial = key::partial(Epoch::new(epoch), Vnode::new(vnode));
+            store.put(&Path::parse(partial).unwrap(), "x".into()).await.unwrap();
+        }
+        store.put(&Path::parse(key::commit(Epoch::new(epoch))).unwrap(), "a".into()).await.unwrap();
+    }
+    let pages = paged(&store, 5, Paging::Right);
+    let root = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>).with_paginated(Arc::clone(&pages) as _);
+    assert_eq!(list_index(&root).await.unwrap().sealed(), 10);
+    assert_eq!(pages.asked.load(Ordering::Relaxed), 20 / 5);
+}
+
+#[tokio::test]
+async fn where_nothing_was_sealed_the_index_says_since_when_a_seal_is_waited_for() {
+    for paginated in [false, true] {
+        let store = Arc::new(InMemory::new());
+        let mut root = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        if paginated {
+            root = root.with_paginated(paged(&store, 2, Paging::Right));
+        }
+        assert_eq!(list_index(&root).await.unwrap(), EpochIndex::default(), "an empty root");
+        for key in ["epoch=4/vnode=0/partial.bin", "epoch=3/vnode=0/partial.bin", "epoch=3/vnode=1/partial.bin"] {
+            store.put(&Path::parse(key).unwrap(), "x".into()).await.unwrap();
+        }
+        let last = store.head(&Path::parse("epoch=3/vnode=1/partial.bin").unwrap()).await.unwrap();
+        let sealing = list_index(&root).await.unwrap().sealing();
+        assert_eq!((sealing.first_above, sealing.above), (Some(Epoch::new(3)), 2));
+        assert_eq!(sealing.begun, Some(modified(&last)));
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_pages_that_repeat_or_of_a_newer_layout_is_not_believed() {
+    for paging in [Paging::SameToken, Paging::SamePage, Paging::EmptyCircle] {
+        let store = Arc::new(InMemory::new());
+        let root = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>)
+            .with_paginated(paged(&store, 2, paging));
+        fill(&root).await;
+        let index = list_index(&root).await.unwrap();
+        assert_eq!(sealed(&index).0, [9, 10, 100, u64::MAX], "{paging:?}");
+    }
+    let store = Arc::new(InMemory::new());
+    store.put(&Path::parse("epoch=5/_SEAL").unwrap(), "x".into()).await.unwrap();
+    let root =
+        Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>).with_paginated(paged(&store, 9, Paging::Right));
+    let error = list_index(&root).await.unwrap_err();
+    assert!(matches!(error, StoreError::NewerLayout { key } if key == "epoch=5/_SEAL"));
 }

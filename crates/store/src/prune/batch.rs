@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::report::{MAX_ERRORS, PruneReport, Remainder, Stop};
 use super::{PruneProgress, Run};
+use crate::crash;
 use crate::error::StoreError;
 use crate::listing::objects;
 
@@ -60,6 +61,7 @@ impl Run<'_> {
         let mut tally = Tally { unsealed, ..Tally::default() };
         // Of every epoch, for one that was abandoned may have been sealed after all between the listing and the floor.
         self.delete_keys(batch.iter().map(|deletion| commit(deletion.epoch())), &mut tally, report, total).await;
+        crash::point("prune-seals-deleted");
         // An epoch whose seal may still be there must stay whole: somebody could restore it.
         let open: Vec<&Deletion> = batch.iter().filter(|deletion| tally.open.contains(&deletion.epoch())).collect();
 

@@ -8,6 +8,7 @@ use object_store::Error;
 use object_store::path::Path;
 
 use super::Run;
+use super::pace::Pace;
 use super::until::Until;
 use crate::error::{ErrorClass, StoreError, cause};
 use crate::observe::Operation;
@@ -39,18 +40,28 @@ impl Run<'_> {
         group: usize,
         bulk: bool,
     ) -> BoxStream<'k, Fate> {
-        stream::iter(keys)
-            .chunks(group)
-            .take_while(|_| std::future::ready(self.until.stop().is_none()))
-            .map(move |keys| delete_group(self.root, keys, (!bulk).then(|| self.until.clone())))
+        let groups = stream::unfold(keys, move |mut keys| async move {
+            let first = keys.next()?;
+            let group = self.pace.group(group);
+            let group: Vec<String> = std::iter::once(first).chain(keys.by_ref().take(group - 1)).collect();
+            let begins = if bulk {
+                self.until.bound(self.pace.take(group.len())).await.is_ok()
+            } else {
+                self.until.stop().is_none()
+            };
+            begins.then_some((group, keys))
+        });
+        let between = move || (!bulk).then(|| (self.until.clone(), Arc::clone(&self.pace)));
+        groups
+            .map(move |keys| delete_group(self.root, keys, &self.pace, between()))
             .buffer_unordered(GROUPS)
             .flat_map(stream::iter)
             .boxed()
     }
 }
 
-/// Deletes one group; `between` stops it between two keys, where each key is a request of its own.
-async fn delete_group(root: &Root, keys: Vec<String>, between: Option<Until>) -> Vec<Fate> {
+/// Deletes one group; `between` stops it between two keys and paces them, where each key is a request of its own.
+async fn delete_group(root: &Root, keys: Vec<String>, pace: &Pace, between: Option<(Until, Arc<Pace>)>) -> Vec<Fate> {
     let mut fates = Vec::with_capacity(keys.len());
     let mut addressed = Vec::with_capacity(keys.len());
     let mut paths: Vec<object_store::Result<Path>> = Vec::with_capacity(keys.len());
@@ -65,12 +76,20 @@ async fn delete_group(root: &Root, keys: Vec<String>, between: Option<Until>) ->
     }
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
-    let paths = stream::iter(paths)
-        .take_while(move |_| std::future::ready(between.as_ref().is_none_or(|until| until.stop().is_none())))
-        .inspect(move |_| {
-            counter.fetch_add(1, Ordering::Relaxed);
-        });
-    let results: Vec<_> = root.store().delete_stream(paths.boxed()).collect().await;
+    let paths = stream::unfold((paths.into_iter(), between, counter), |(mut paths, between, counter)| async move {
+        let path = paths.next()?;
+        if let Some((until, pace)) = &between {
+            until.bound(pace.take(1)).await.ok()?;
+        }
+        counter.fetch_add(1, Ordering::Relaxed);
+        Some((path, (paths, between, counter)))
+    });
+    let told = |result: &object_store::Result<Path>| {
+        if result.as_ref().is_err_and(cause::throttled) {
+            pace.slow_down();
+        }
+    };
+    let results: Vec<_> = root.store().delete_stream(paths.boxed()).inspect(told).collect().await;
     addressed.truncate(sent.load(Ordering::Relaxed));
     if results.len() == addressed.len() {
         // Results come in the order of the keys, one for each.

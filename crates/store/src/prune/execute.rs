@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::prepare::Prepared;
 use super::report::{PruneOutcome, PruneReport, Remainder, Stop};
 use super::{Run, list};
+use crate::crash;
 
 /// The most epochs of one batch.
 pub(super) const BATCH: usize = 1000;
@@ -29,9 +30,12 @@ impl Run<'_> {
             if let Err(stop) = self.until.bound(self.admit(&mut deletions, owner, &mut listed)).await.flatten() {
                 break Some(stop);
             }
+            crash::point("prune-batch-asked");
             let batch = allowance.next_batch(&mut deletions);
             self.delete_batch(&batch, &mut report, total).await;
+            crash::point("prune-batch-deleted");
         };
+        crash::point("prune-done");
         report.remainder.add(Remainder::of(&deletions));
         // The last batch may have been cut short.
         let stop = stop.or_else(|| self.until.stop().filter(|_| report.remainder != Remainder::default()));

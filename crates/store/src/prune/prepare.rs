@@ -1,8 +1,7 @@
 //! Everything before the first delete: whose root it is, the plan, its approval, the claim and the floor.
 
-use std::collections::HashSet;
-
 use epochwarden_core::Epoch;
+use epochwarden_core::approval::Gate;
 use epochwarden_core::plan::{Deletion, Plan};
 use epochwarden_core::register::{FloorRecord, Ownership, Reading, RegisterKind};
 use jiff::Timestamp;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::report::{PruneOutcome, PruneReport, Remainder, Stop};
 use super::{Approval, PruneError, Run, list};
+use crate::crash;
 use crate::error::StoreError;
 use crate::registers::Record;
 
@@ -39,33 +39,38 @@ impl Run<'_> {
         let listed = Instant::now();
         let inventory = list(self.root, &self.rules.plan, self.progress).await?;
         let plan = Plan::new(&inventory, &self.rules.plan, &self.subject);
+        crash::point("prune-listed");
         let mut report = PruneReport::new(started_at, requests, &plan, inventory.summary(self.clock.now()));
-        drop(inventory);
+        let frozen = matches!(&approval, Approval::Gate(Gate { frozen: Some(_), .. }));
 
         let approved = if let Some(hold) = plan.hold() {
             report.outcome = PruneOutcome::Held { reason: hold.as_str(), message: hold.to_string() };
+            report.frozen_stands = frozen;
             None
         } else if self.rules.dry_run {
             report.outcome = PruneOutcome::DryRun;
+            report.frozen_stands = frozen;
             None
         } else {
             if self.rules.plan.retention.keeps_everything() {
                 report.outcome = PruneOutcome::KeepsEverything;
             }
-            approved_epochs(approval, &plan)?
+            self.approved(approval, &plan, &inventory, &mut report)?
         };
+        drop(inventory);
         let mut deletions = match report.outcome {
             // A held plan gives no deletions, and was told apart already.
             PruneOutcome::Succeeded => plan.into_deletions().unwrap_or_default(),
             _ => Vec::new(),
         };
         if let Some(approved) = &approved {
-            deletions.retain(|deletion| approved.contains(&deletion.epoch()));
+            deletions.retain(|deletion| approved.epochs.contains(&deletion.epoch()));
         }
         let Some(highest) = deletions.last().map(Deletion::epoch) else {
             return Ok(Prepared { report, deletions, owner: 0, listed });
         };
         let owner = self.claim(claim).await?;
+        crash::point("prune-claimed");
         // The listing took its time: no floor for a root that is another's by now, or for a prune that is not wanted any more.
         let reading = self.registers.read().await?;
         let stop = if let Some(stop) = self.until.stop() {
@@ -80,9 +85,12 @@ impl Run<'_> {
             report.remainder = Remainder::of(&deletions);
             return Ok(Prepared { report, deletions: Vec::new(), owner, listed });
         }
+        crash::point("prune-before-floor");
         // A deleted epoch lies below the newest sealed one, so there is a number above it.
         let before = highest.next().unwrap_or(highest);
-        report.floor = Some(self.publish_floor(&reading, before, &report.plan.digest).await?);
+        let digest = approved.as_ref().map_or(&report.plan.digest, |approved| &approved.digest);
+        report.floor = Some(self.publish_floor(&reading, before, digest).await?);
+        crash::point("prune-floor-published");
         Ok(Prepared { report, deletions, owner, listed })
     }
 
@@ -138,18 +146,5 @@ impl Run<'_> {
         self.registers.raise_floor(reading, floor).await?;
         self.registers.trim(RegisterKind::Floor).await;
         Ok(self.registers.seen().floor.max(before))
-    }
-}
-
-/// Which epochs the approval covers; `None`: all of the plan.
-fn approved_epochs(approval: Approval, plan: &Plan) -> Result<Option<HashSet<Epoch>>, PruneError> {
-    match approval {
-        Approval::Automatic => Ok(None),
-        Approval::Digest(approved) if approved == plan.digest() => Ok(None),
-        Approval::Digest(approved) => Err(PruneError::NotApproved { approved, found: plan.digest().to_owned() }),
-        Approval::Plan(approved) => {
-            let deleted = approved.decisions().filter(|planned| planned.decision.is_delete());
-            Ok(Some(deleted.map(|planned| planned.epoch).collect()))
-        }
     }
 }

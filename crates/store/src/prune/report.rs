@@ -45,6 +45,24 @@ pub struct PruneReport {
     pub remainder: Remainder,
     /// The requests that it took.
     pub requests: RequestCounts,
+    /// Whether the frozen plan that came with [`super::Approval::Gate`] goes on: it waits, or was approved and has a rest, or nobody came
+    /// to look at it. Where it does not, `plan` is the one to remember; it is frozen when the outcome is
+    /// [`PruneOutcome::AwaitingApproval`].
+    #[serde(skip)]
+    pub frozen_stands: bool,
+    /// What became of a frozen plan that was approved; `None` where none was carried out.
+    #[serde(skip)]
+    pub approved: Option<ApprovedState>,
+}
+
+/// How far an approved plan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovedState {
+    /// The run stopped before its end: the next one goes on with it.
+    Rest,
+    /// All of it was tried. What failed is planned again, with whatever is to go by then: one key that cannot be deleted holds up no later
+    /// plan.
+    Finished,
 }
 
 /// How a prune ended.
@@ -62,6 +80,13 @@ pub enum PruneOutcome {
         /// The reason, in one word.
         reason: &'static str,
         /// What is wrong, and what to do.
+        message: String,
+    },
+    /// Nothing was deleted, because a plan waits for approval.
+    AwaitingApproval {
+        /// Why, in one word: `AwaitingApproval` or `MassDeletion`.
+        reason: &'static str,
+        /// Which plan, why, and what became of the one before.
         message: String,
     },
     /// Some objects could not be deleted.
@@ -90,6 +115,11 @@ pub enum Stop {
         /// Why.
         message: String,
     },
+    /// Whether it is still wanted cannot be found out.
+    CannotAsk {
+        /// What failed.
+        message: String,
+    },
     /// The root was listed again, and something is not as it should be.
     Held {
         /// Which hold, in one word.
@@ -114,9 +144,10 @@ impl fmt::Display for Stop {
             Self::Deadline => f.write_str("its deadline was reached"),
             Self::MaxObjects => f.write_str("it deleted as many objects as one run may (maxObjects)"),
             Self::OwnerChanged => f.write_str("another policy has taken the root over"),
-            Self::NotPermitted { message } | Self::Held { message, .. } | Self::Store { message, .. } => {
-                f.write_str(message)
-            }
+            Self::NotPermitted { message }
+            | Self::CannotAsk { message }
+            | Self::Held { message, .. }
+            | Self::Store { message, .. } => f.write_str(message),
         }
     }
 }
@@ -183,6 +214,8 @@ impl PruneReport {
             errors: Vec::new(),
             remainder: Remainder::default(),
             requests,
+            frozen_stands: false,
+            approved: None,
         }
     }
 
@@ -191,6 +224,10 @@ impl PruneReport {
         self.requests = requests - self.requests;
         if self.outcome == PruneOutcome::Succeeded && self.failed > 0 {
             self.outcome = PruneOutcome::PartlyFailed;
+        }
+        if self.approved.is_some() && matches!(self.outcome, PruneOutcome::Succeeded | PruneOutcome::PartlyFailed) {
+            self.approved = Some(ApprovedState::Finished);
+            self.frozen_stands = false;
         }
         self
     }

@@ -3,11 +3,13 @@
 mod approval;
 mod failures;
 mod fence_off;
+mod gate;
 mod groups;
 mod journal;
 mod limits;
 mod order;
 mod ownership;
+mod pace;
 mod races;
 mod report;
 mod stops;
@@ -69,6 +71,7 @@ impl Bench {
                 plan: Rules { vnodes: VNODES, retention: keep_last(1), min_age: Duration::ZERO },
                 dry_run: false,
                 max_objects: 1_000_000,
+                max_keys_per_second: None,
                 deadline: Duration::from_mins(30),
             },
             identity: Identity {

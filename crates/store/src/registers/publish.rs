@@ -8,6 +8,7 @@ use epochwarden_core::{Epoch, Version};
 use serde::Serialize;
 
 use super::{Record, Registers};
+use crate::crash;
 use crate::create::{self, ATTEMPTS, Created};
 use crate::error::{StoreError, cause};
 use crate::observe::Operation;
@@ -61,7 +62,7 @@ impl Registers {
                 FenceStep::Create => return self.create_fence(version, holder, lease).await,
             }
         }
-        Err(self.unknown(RegisterKind::Fence, version.get()))
+        Err(self.unknown(RegisterKind::Fence, version.get(), None))
     }
 
     async fn create_fence(
@@ -84,7 +85,7 @@ impl Registers {
                 Record::Readable(record) if record == ours => Ok(Published::Created),
                 record => same_term(version, record, holder, lease),
             },
-            Created::Unknown(_) => Err(self.unknown(RegisterKind::Fence, version.get())),
+            Created::Unknown(last) => Err(self.unknown(RegisterKind::Fence, version.get(), last)),
         }
     }
 
@@ -107,7 +108,7 @@ impl Registers {
             Created::There(body) if Record::parse(&body) == Record::Readable(ours) => Ok(Published::Created),
             // The name alone is the value: whoever wrote it, the floor stands.
             Created::There(_) => Ok(Published::AlreadyThere),
-            Created::Unknown(_) => Err(self.unknown(RegisterKind::Floor, before.get())),
+            Created::Unknown(last) => Err(self.unknown(RegisterKind::Floor, before.get(), last)),
         }
     }
 
@@ -121,9 +122,17 @@ impl Registers {
         let key = key::register(kind, number);
         let body = serde_json::to_vec(record)
             .map_err(|source| StoreError::UnreadableRecord { location: self.root.location(&key), source })?;
+        if kind == RegisterKind::Fence {
+            crash::point("fence-before-create");
+        }
         let created = create::create(self.root.store(), &self.root.path(&key)?, &Bytes::from(body))
             .await
             .map_err(|error| self.root.error(Operation::Put, &key, error))?;
+        match kind {
+            RegisterKind::Fence => crash::point("fence-created"),
+            RegisterKind::Owner => crash::point("owner-created"),
+            RegisterKind::Floor => {}
+        }
         match &created {
             Created::Written | Created::There(_) => self.saw(kind, number),
             Created::Unknown(last) => {
@@ -135,8 +144,9 @@ impl Registers {
     }
 
     /// Nothing settled whether a record stands.
-    pub(crate) fn unknown(&self, kind: RegisterKind, number: u64) -> StoreError {
-        StoreError::OutcomeUnknown { location: self.root.location(&key::register(kind, number)), attempts: ATTEMPTS }
+    pub(crate) fn unknown(&self, kind: RegisterKind, number: u64, last: Option<object_store::Error>) -> StoreError {
+        let location = self.root.location(&key::register(kind, number));
+        StoreError::OutcomeUnknown { location, attempts: ATTEMPTS, source: last }
     }
 }
 

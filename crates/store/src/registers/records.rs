@@ -99,7 +99,7 @@ impl Registers {
     }
 
     /// The newest records of one register, ascending. One that is trimmed meanwhile is left out.
-    async fn bodies<T: DeserializeOwned>(
+    pub(super) async fn bodies<T: DeserializeOwned>(
         &self,
         listing: &RegisterListing,
         kind: RegisterKind,

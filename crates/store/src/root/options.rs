@@ -191,6 +191,8 @@ mod tests {
             (Provider::Gcs, "google_service_account"),
             (Provider::Gcs, "aws_region"),
             (Provider::Azure, "azure_federated_token_file"),
+            (Provider::Azure, "azure_storage_authority_host"),
+            (Provider::Azure, "azure_msi_endpoint"),
             (Provider::Azure, "azure_use_azure_cli"),
             (Provider::Azure, "azure_container_name"),
             (Provider::Local, "timeout"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
@@ -15,15 +15,18 @@ use crate::error::StoreError;
 use crate::http::Connector;
 
 /// What a root's requests go through.
+#[derive(Clone)]
 pub(super) struct Clients {
     pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) paginated: Arc<dyn PaginatedListStore>,
+    pub(super) paginated: Option<Arc<dyn PaginatedListStore>>,
+    /// A client that deletes keys one by one, where the usual one deletes many by one request and can do without.
+    pub(super) one_by_one: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Clients {
     fn of<T: ObjectStore + PaginatedListStore>(store: T) -> Self {
         let store = Arc::new(store);
-        Self { store: Arc::clone(&store) as Arc<dyn ObjectStore>, paginated: store }
+        Self { store: Arc::clone(&store) as Arc<dyn ObjectStore>, paginated: Some(store), one_by_one: None }
     }
 }
 
@@ -63,13 +66,15 @@ pub(super) fn s3(wiring: &Wiring<'_>) -> Result<Clients, StoreError> {
     } else if !keys && !wiring.ambient {
         return Err(wiring.no_credentials("aws_access_key_id and aws_secret_access_key, or aws_skip_signature"));
     }
-    let store = builder
+    let builder = builder
         .with_bucket_name(&wiring.location.bucket)
         .with_retry(wiring.retry.clone())
-        .with_http_connector(wiring.connector.clone())
-        .build()
-        .map_err(|source| wiring.client_error(source))?;
-    Ok(Clients::of(store))
+        // A bucket whose objects are locked by default takes no write without one.
+        .with_checksum_algorithm(Checksum::SHA256);
+    let build = |builder: AmazonS3Builder| builder.build().map_err(|source| wiring.client_error(source));
+    let store = build(builder.clone().with_http_connector(wiring.connector.clone()))?;
+    let one_by_one = build(builder.with_http_connector(wiring.connector.another()).with_disable_bulk_delete(true))?;
+    Ok(Clients { one_by_one: Some(Arc::new(one_by_one)), ..Clients::of(store) })
 }
 
 pub(super) fn gcs(wiring: &Wiring<'_>) -> Result<Clients, StoreError> {

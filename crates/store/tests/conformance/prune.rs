@@ -23,6 +23,7 @@ async fn prune(bucket: &Bucket, keep_last: u32) -> PruneReport {
         },
         dry_run: false,
         max_objects: 1_000_000,
+        max_keys_per_second: None,
         deadline: Duration::from_mins(5),
     };
     let owner = policy("streaming", "u1");

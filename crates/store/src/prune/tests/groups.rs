@@ -12,17 +12,21 @@ use super::*;
 use crate::root::RootSettings;
 
 /// What a [`Run`] needs that only deletes.
-struct Parts {
+pub(super) struct Parts {
     bench: Bench,
     clock: Arc<dyn Clock>,
 }
 
 impl Parts {
     fn new() -> Self {
-        Self { bench: Bench::without_fence(), clock: Arc::new(LongAgo) }
+        Self::of(Bench::without_fence())
     }
 
-    fn run<'a>(&'a self, root: &'a Root) -> Run<'a> {
+    pub(super) fn of(bench: Bench) -> Self {
+        Self { bench, clock: Arc::new(LongAgo) }
+    }
+
+    pub(super) fn run<'a>(&'a self, root: &'a Root) -> Run<'a> {
         let Bench { rules, identity, cancel, .. } = &self.bench;
         Run {
             root,
@@ -34,11 +38,12 @@ impl Parts {
             registers: Registers::new(root.clone(), "test"),
             subject: Subject { root: String::new(), policy_uid: String::new() },
             until: Until::new(cancel, rules.deadline),
+            pace: Arc::new(Pace::new(rules.max_keys_per_second, root)),
         }
     }
 }
 
-fn partials(count: u64) -> impl Iterator<Item = String> + Send {
+pub(super) fn partials(count: u64) -> impl Iterator<Item = String> + Send {
     (0..count).map(|vnode| format!("epoch=1/vnode={vnode}/partial.bin"))
 }
 

@@ -1,0 +1,130 @@
+//! The plan that waits for approval: what the status remembers of it across restarts, who says yes, and what is said meanwhile.
+//!
+//! A plan is *open* while it waits, or was approved and has a rest. The status has no field for that, and needs none: the plan of a run
+//! that carried it out is shown with a phase that says so ([`is_open`]), and is let go of when the next run begins.
+
+use epochwarden_core::approval::Frozen;
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{Observed, Said};
+use crate::api::condition::PruneHealthy;
+use crate::api::status::{MAX_RANGES, Phase, PlanStatus, PruneStatus};
+use crate::api::{APPROVE_ANNOTATION, StateEpochPolicy};
+
+/// The most that is repeated of an annotation's value: a digest, and as much again.
+const MAX_REPEATED: usize = 128;
+
+/// Whether a plan that an earlier operator wrote waits, or was approved and has a rest.
+pub(super) fn is_open(plan: &PlanStatus, prune: &PruneStatus) -> bool {
+    let over = match (prune.phase, plan.approved_at) {
+        (None | Some(Phase::Succeeded | Phase::PartlyFailed), _) | (Some(Phase::Stopped), None) => true,
+        (Some(_), _) => false,
+    };
+    plan.epochs.get() > 0 && !over
+}
+
+/// Whether a plan waits, by the reason of the condition.
+pub(super) const fn is_waiting(reason: PruneHealthy) -> bool {
+    matches!(reason, PruneHealthy::AwaitingApproval | PruneHealthy::MassDeletion)
+}
+
+/// What begins the part of a message that says of whose word the annotation speaks.
+fn note() -> String {
+    format!("; the annotation {APPROVE_ANNOTATION} ")
+}
+
+/// What a run has said, from the message that the status made of it.
+pub(super) fn as_said(said: Said<PruneHealthy>) -> Said<PruneHealthy> {
+    let message = said.message.split_once(&note()).map_or(said.message.as_str(), |(said, _)| said).to_owned();
+    if is_waiting(said.reason) { Said { message, ..said } } else { said }
+}
+
+impl Observed {
+    /// The plan that waits, or was approved and has a rest. One that was made for another generation is void.
+    #[must_use]
+    pub(crate) fn open_plan(&self, policy: &StateEpochPolicy) -> Option<&PlanStatus> {
+        let for_this_one = self.open_for.is_some() && self.open_for == policy.metadata.generation;
+        self.plan.as_ref().filter(|_| for_this_one)
+    }
+
+    /// The plan that waits for a person.
+    #[must_use]
+    pub(crate) fn waiting_plan(&self, policy: &StateEpochPolicy) -> Option<&PlanStatus> {
+        self.open_plan(policy).filter(|plan| plan.approved_at.is_none())
+    }
+
+    /// The plan that a person approved, while it has a rest.
+    #[must_use]
+    pub(crate) fn approved_plan(&self, policy: &StateEpochPolicy) -> Option<&PlanStatus> {
+        self.open_plan(policy).filter(|plan| plan.approved_at.is_some())
+    }
+
+    /// The plan for the status: a void one is not shown, so that whoever reads it knows what may be approved, and the next operator
+    /// knows that it was made for the generation that was observed.
+    #[must_use]
+    pub(crate) fn plan_to_show(&self, policy: &StateEpochPolicy) -> Option<&PlanStatus> {
+        if self.open_for.is_some() { self.open_plan(policy) } else { self.plan.as_ref() }
+    }
+
+    /// Lets go of a plan that is void because the policy has changed. `true` when there was one.
+    pub(crate) fn void_plan(&mut self, policy: &StateEpochPolicy) -> bool {
+        let void = self.open_for.is_some() && self.open_plan(policy).is_none();
+        if void {
+            (self.plan, self.open_for) = (None, None);
+        }
+        void
+    }
+
+    /// Takes a person's word for the plan that waits. It is taken once: what becomes of the annotation afterwards changes nothing.
+    /// `true` when it was given just now.
+    pub(crate) fn approve(&mut self, policy: &StateEpochPolicy, now: Timestamp) -> bool {
+        let word = policy.annotations().get(APPROVE_ANNOTATION);
+        let approved = self.waiting_plan(policy).is_some_and(|plan| word == Some(&plan.digest));
+        if approved && let Some(plan) = &mut self.plan {
+            plan.approved_at = Some(now);
+        }
+        approved
+    }
+
+    /// What is said of prune where a plan waits or has waited; `None` where it is the last run that has something to say.
+    #[must_use]
+    pub(crate) fn waiting_said(&self, policy: &StateEpochPolicy) -> Option<Said<PruneHealthy>> {
+        if let Some(plan) = self.approved_plan(policy)
+            && self.prune.phase == Some(Phase::AwaitingApproval)
+        {
+            let message = format!("plan {} was approved: its prune begins as soon as it can", plan.digest);
+            return Some(Said::new(PruneHealthy::Running, message));
+        }
+        let said = self.pruned.as_ref().filter(|said| is_waiting(said.reason))?;
+        let Some(plan) = self.open_plan(policy) else {
+            let message =
+                "the policy has changed, so the plan that waited for approval is void: the next prune makes another";
+            return Some(Said::new(PruneHealthy::Pending, message));
+        };
+        let other = policy.annotations().get(APPROVE_ANNOTATION).filter(|word| **word != plan.digest);
+        let note = other.map(|word| {
+            let word: String = word.chars().take(MAX_REPEATED).collect();
+            format!("{}approves {word:?}, which is another plan than this", note())
+        });
+        let message = format!("{}{}", said.message, note.unwrap_or_default());
+        self.waiting_plan(policy).map(|_| Said::new(said.reason, message))
+    }
+}
+
+/// What the rules want to know of a plan that is remembered.
+#[must_use]
+pub(crate) fn frozen(plan: &PlanStatus) -> Frozen {
+    Frozen {
+        digest: plan.digest.clone(),
+        before: plan.before,
+        through: plan.through,
+        computed_at: plan.computed_at,
+        delete: plan.delete.iter().map(|range| (range.from, range.to)).collect(),
+        // It may also be the ranges to keep that are too many.
+        truncated: plan.truncated && plan.delete.len() >= MAX_RANGES,
+    }
+}
+
+#[cfg(test)]
+mod tests;
