@@ -56,6 +56,8 @@ run_tests() {
 }
 
 locked=(${CI:+--locked})
+# End-to-end tests mostly wait: for a lease to expire, a slot to come, a connection to be given up.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 

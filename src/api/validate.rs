@@ -111,12 +111,7 @@ pub fn prune_settings(spec: &StateEpochPolicySpec) -> Result<PruneSettings, Inva
         rules: rules(spec)?,
         dry_run: prune.dry_run,
         max_objects: u64::from(within("spec.prune.maxObjects", prune.max_objects, 1, 1_000_000_000)?),
-        max_keys_per_second: u64::from(within(
-            "spec.prune.maxKeysPerSecond",
-            prune.max_keys_per_second,
-            1,
-            1_000_000,
-        )?),
+        max_keys_per_second: u64::from(within("spec.prune.maxKeysPerSecond", prune.max_keys_per_second, 1, 1_000_000)?),
         approval: prune.approval,
         hold_above: hold_above(prune.hold_above)?,
         deadline: longer_than_nothing("spec.prune.deadline", &prune.deadline)?,

@@ -90,7 +90,9 @@ impl CliError {
             Self::Audit(error) => of_audit(error),
             Self::Probe(error) => error.class().map_or(Exit::Failed, of_class),
             Self::Usage(_) | Self::Manifest { .. } | Self::Policy { .. } => Exit::Usage,
-            Self::Held { .. } | Self::Owned { .. } | Self::NotApproved { .. } | Self::Superseded { .. } => Exit::Refused,
+            Self::Held { .. } | Self::Owned { .. } | Self::NotApproved { .. } | Self::Superseded { .. } => {
+                Exit::Refused
+            }
             Self::Declined
             | Self::Output { .. }
             | Self::Render { .. }

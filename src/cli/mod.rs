@@ -137,7 +137,9 @@ mod tests {
 
     #[test]
     fn every_verb_has_help_with_an_example_that_it_accepts() {
-        for verb in ["controller", "epochs", "latest", "plan", "prune", "audit", "fence show", "fence publish", "probe", "crd"] {
+        for verb in
+            ["controller", "epochs", "latest", "plan", "prune", "audit", "fence show", "fence publish", "probe", "crd"]
+        {
             let help = parse(&format!("epochwarden {verb} --help")).unwrap_err();
             assert_eq!(help.exit_code(), 0, "{verb}");
             let help = help.to_string();

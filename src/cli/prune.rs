@@ -155,8 +155,7 @@ impl Prune {
                 gate: None,
             });
         };
-        let settings =
-            validate::prune_settings(&policy.spec).map_err(|error| CliError::Usage(error.to_string()))?;
+        let settings = validate::prune_settings(&policy.spec).map_err(|error| CliError::Usage(error.to_string()))?;
         Ok(Limits {
             max_objects: flags.max_objects.unwrap_or(settings.max_objects),
             max_keys_per_second: flags.max_keys_per_second.unwrap_or(settings.max_keys_per_second),

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use kube::runtime::utils;
+
+/// The waits between two attempts to watch. The longest is what an API server that is back may still be waited for: its first answer is
+/// often that the watch has expired, which takes another one.
+const WATCH: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(5));
+
 /// Doubles from a shortest to a longest wait.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
@@ -30,6 +36,27 @@ impl Backoff {
     }
 }
 
+/// How long a watch that was interrupted waits until it begins again. Whatever it is told starts over.
+pub(crate) fn of_a_watch() -> impl utils::Backoff {
+    Watching(Backoff::new(WATCH.0, WATCH.1))
+}
+
+struct Watching(Backoff);
+
+impl Iterator for Watching {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next())
+    }
+}
+
+impl utils::Backoff for Watching {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 /// A duration between three and five quarters of `around`.
 #[must_use]
 pub(crate) fn jitter(around: Duration) -> Duration {
@@ -52,5 +79,17 @@ mod tests {
         }
         backoff.reset();
         within(backoff.next(), 1.0);
+    }
+
+    #[test]
+    fn a_watch_is_never_given_up_nor_waited_for_much_longer_than_the_longest() {
+        let mut waits = of_a_watch();
+        let longest = WATCH.1.mul_f64(1.25);
+        for _ in 0..100 {
+            assert!(waits.next().is_some_and(|wait| wait <= longest));
+        }
+        assert!(waits.next().is_some_and(|wait| wait > 2 * WATCH.0));
+        utils::Backoff::reset(&mut waits);
+        assert!(waits.next().is_some_and(|wait| wait <= 2 * WATCH.0));
     }
 }

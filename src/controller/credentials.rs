@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use epochwarden_store::AllowedHost;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
@@ -121,6 +122,34 @@ pub(super) fn is_under(url: &str, prefixes: &[String]) -> bool {
         let prefix = prefix.trim_end_matches('/');
         url.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
+}
+
+/// Refuses options that would lead the operator's own credentials to where a tenant says. The URL was allowed, and it does not say which
+/// server answers for it: an endpoint has to be one that the cluster's operator names, too, and an account is for the URL to say.
+pub(super) fn check_ambient(options: &[(String, String)], allowed: &[AllowedHost]) -> Result<(), StoreProblem> {
+    let refuse = |message: String| StoreProblem { reason: StoreReady::CredentialsNotAllowed, message, lasting: true };
+    for (key, value) in options {
+        match key.to_ascii_lowercase().as_str() {
+            "aws_endpoint" | "google_base_url" | "azure_storage_endpoint" => {
+                let host = Url::parse(value).ok().and_then(|url| url.host_str()?.parse::<AllowedHost>().ok());
+                if !host.is_some_and(|host| allowed.contains(&host)) {
+                    return Err(refuse(format!(
+                        "the option {key} would lead the operator's own credentials to another host: add \
+                         spec.store.credentials, remove the option, or name the host where the operator is started, with \
+                         --allow-endpoint"
+                    )));
+                }
+            }
+            "azure_storage_account_name" => {
+                return Err(refuse(format!(
+                    "the option {key} would lead the operator's own credentials to another account: add \
+                     spec.store.credentials, or remove the option and write abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a folder outside of the roots that the cluster's operator allowed. Symbolic links count as where they lead.
@@ -266,6 +295,34 @@ mod tests {
             assert_eq!(is_under(url, &prefixes), allowed, "{url}");
         }
         assert!(!is_under("s3://state", &[]));
+    }
+
+    #[test]
+    fn no_option_leads_the_operators_own_credentials_to_a_host_or_an_account_of_a_tenants_choice() {
+        let allowed: [AllowedHost; 2] = ["minio.storage".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        for (key, value, refused) in [
+            ("aws_region", "eu-west-1", false),
+            ("aws_endpoint", "https://minio.storage:9000", false),
+            ("aws_endpoint", "https://MinIO.storage.", false),
+            ("aws_endpoint", "http://127.0.0.1:9000", false),
+            ("aws_endpoint", "http://0x7f.1:9000", false),
+            ("aws_endpoint", "https://tenant.example", true),
+            ("aws_endpoint", "https://minio.storage.tenant.example", true),
+            ("AWS_Endpoint", "https://tenant.example", true),
+            ("aws_endpoint", "https://minio.storage@tenant.example", true),
+            ("aws_endpoint", "no URL", true),
+            ("google_base_url", "https://tenant.example", true),
+            ("azure_storage_endpoint", "https://tenant.example", true),
+            ("azure_storage_account_name", "anothers", true),
+        ] {
+            let found = check_ambient(&[(key.to_owned(), value.to_owned())], &allowed);
+            assert_eq!(found.is_err(), refused, "{key} {value}");
+            if let Err(problem) = found {
+                assert_eq!(problem.reason, StoreReady::CredentialsNotAllowed);
+                assert!(problem.message.contains(key), "{}", problem.message);
+            }
+        }
+        assert!(check_ambient(&[("aws_endpoint".to_owned(), "https://minio.storage".to_owned())], &[]).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{NoAnswer, answer};
+use super::backoff::of_a_watch;
 use super::monotonic::Monotonic;
 
 /// Where a Lease is.
@@ -127,7 +128,7 @@ impl Leases {
         };
         let streams = apis.into_iter().map(|api| {
             use kube::runtime::WatchStreamExt;
-            watcher(api, config.clone()).default_backoff().boxed()
+            watcher(api, config.clone()).backoff(of_a_watch()).boxed()
         });
         let mut events = futures::stream::select_all(streams);
         loop {

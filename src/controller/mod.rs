@@ -29,8 +29,8 @@ mod seal_check;
 mod status;
 mod status_task;
 mod stores;
-mod surroundings;
 mod supervise;
+mod surroundings;
 
 #[cfg(test)]
 mod workbench;
@@ -51,8 +51,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use context::Settings;
-pub use surroundings::Surroundings;
 pub use supervise::log_panics;
+pub use surroundings::Surroundings;
 
 use crate::server::{self, Listed, Metrics, Readiness};
 use context::Context;

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::of_a_watch;
 use super::context::Context;
 use super::registry::Registry;
 use crate::api::{ANNOTATION_PREFIX, StateEpochPolicy};
@@ -64,7 +65,7 @@ impl Policies {
         let (reader, writer) = reflector::store::<Stored>();
         let (context, registry, relisted) =
             (Arc::clone(&self.context), Arc::clone(&self.registry), Arc::clone(&self.relisted));
-        let stream = reflector::reflector(writer, watcher(api, config).default_backoff())
+        let stream = reflector::reflector(writer, watcher(api, config).backoff(of_a_watch()))
             .inspect(move |event| match event {
                 Ok(watcher::Event::Delete(policy)) => {
                     registry.remove(&policy.uid().unwrap_or_default());

@@ -29,10 +29,10 @@ use open::Identity;
 /// How often the Secrets are read again while all is well.
 const SECRETS_AGE: Duration = Duration::from_mins(1);
 
-/// How often the registers of a root that is written to are read while nobody asks for it, and its top for the
-/// marks of a newer layout: two LISTs. What they would show is mostly that
-/// another policy has taken the root over, which whoever writes notices by itself, too.
-const REGISTERS_AGE: Duration = Duration::from_mins(5);
+/// How often the registers of a root that is written to are read while nobody asks for it, and its top for the marks of a newer layout:
+/// two LISTs. What they would show is mostly that another policy has taken the root over, which whoever writes notices by itself, too, and
+/// the seal check between audits as well.
+const REGISTERS_AGE: Duration = Duration::from_mins(15);
 
 /// The clients of a policy's store.
 #[derive(Debug, Clone)]

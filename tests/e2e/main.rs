@@ -8,9 +8,9 @@
     reason = "a test says what went wrong by failing"
 )]
 
-mod bucket;
 mod approval;
 mod away;
+mod bucket;
 mod canary;
 mod cel;
 mod cli;

@@ -253,7 +253,7 @@ async fn the_operators_own_credentials_are_for_the_urls_of_the_flag_and_not_for_
     let namespace = cluster.namespace("ambient").await?;
     let (server, bucket) = (S3Server::shared().await?, Bucket::s3(&namespace).await?);
     let own = [("AWS_ACCESS_KEY_ID", server.access_key()), ("AWS_SECRET_ACCESS_KEY", server.secret_key())];
-    let flags = ["--allow-ambient-credentials", bucket.url.as_str()];
+    let flags = ["--allow-ambient-credentials", bucket.url.as_str(), "--allow-endpoint", "127.0.0.1"];
     let _operator = Operator::start_with(cluster, &namespace, &flags, &own).await?;
     let allowed = Policy::apply(cluster, &namespace, "allowed", spec(&bucket.store(None))).await?;
     allowed.wait_for("Ready", "Reachable").await?;
@@ -271,6 +271,12 @@ async fn the_operators_own_credentials_are_for_the_urls_of_the_flag_and_not_for_
         ensure!(message.contains(&url), "{message}");
         refused.wait_for("Stalled", "CredentialsNotAllowed").await?;
     }
+    // An allowed URL says nothing of the server behind it: a tenant's own one is not told the operator's key.
+    let mut store = bucket.store(None);
+    store["options"]["aws_endpoint"] = json!(format!("http://localhost:{}", listener.local_addr()?.port()));
+    let refused = Policy::apply(cluster, &namespace, "elsewhere", spec(&store)).await?;
+    let (_, message) = refused.wait_for("StoreReady", "CredentialsNotAllowed").await?;
+    ensure!(message.contains("aws_endpoint"), "{message}");
     ensure!(listener.accept().is_err(), "a connection was made");
     Ok(())
 }

@@ -23,8 +23,8 @@ use crate::retention::Retention;
 pub use deletion::Deletion;
 pub(crate) use digest::digest;
 pub use reasons::{Decision, DeleteReason, Hold, KeepReason};
-use view::View;
 pub(crate) use view::Past;
+use view::View;
 
 /// The rules of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]

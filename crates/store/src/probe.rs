@@ -226,6 +226,8 @@ impl Trial {
             return self.root.error(Operation::Put, key, error).into();
         }
         self.capabilities.object_lock = true;
+        // What could not be written could not be listed: whoever goes by the capabilities alone does not trust the store either.
+        self.capabilities.consistent_list = false;
         self.problem(ProblemKind::RefusesWrites, format_args!("the store refuses writes: {}", cause::plain(&error)));
         Stop::Settled
     }

@@ -130,11 +130,7 @@ impl RootSettings {
     }
 
     fn reach(&self) -> Result<Reach, StoreError> {
-        Ok(Reach {
-            addresses: self.addresses.clone(),
-            ambient: self.ambient_credentials,
-            trust: Trust::of(&self.ca)?,
-        })
+        Ok(Reach { addresses: self.addresses.clone(), ambient: self.ambient_credentials, trust: Trust::of(&self.ca)? })
     }
 
     fn retry(&self) -> RetryConfig {

@@ -1,11 +1,11 @@
 //! What audits and the checks between them say together: the condition `AuditClean`.
 
-use epochwarden_core::finding::{FindingKind, Severity, Verdict};
+use epochwarden_core::finding::{FindingKind, Verdict};
 
 use super::{Observed, Said, said};
 use crate::api::StateEpochPolicyStatus;
 use crate::api::condition::AuditClean;
-use crate::api::status::{AuditStatus, FindingStatus, MAX_FINDINGS, Phase, RunKind};
+use crate::api::status::{AuditStatus, FindingStatus, Phase, RunKind};
 
 /// What an audit says, from what it found. `None` where none has ended yet.
 #[must_use]
@@ -21,18 +21,16 @@ pub(crate) fn told_by_audit(audit: &AuditStatus) -> Option<Said<AuditClean>> {
     .find_map(|(known, reason)| (known.as_str() == verdict).then_some(reason))?;
     let message = match reason {
         AuditClean::Clean => format!("nothing found: {coverage}"),
-        _ => format!("{} ({coverage})", found(&audit.findings)),
+        _ => format!("{} ({coverage})", found(audit)),
     };
     Some(Said::new(reason, message))
 }
 
-/// The worst finding in words, and how many there are.
-fn found(findings: &[FindingStatus]) -> String {
-    let of = |severity: Severity| findings.iter().filter(|finding| finding.severity == severity.as_str()).count();
-    let (critical, warning) = (of(Severity::Critical), of(Severity::Warning));
-    let more = if findings.len() == MAX_FINDINGS { " at least" } else { "" };
-    match findings.first() {
-        Some(worst) => format!("{}; in all{more} {critical} critical, {warning} warnings", in_words(worst)),
+/// The worst finding in words, and how many there are of each kind.
+fn found(audit: &AuditStatus) -> String {
+    let counts: Vec<_> = audit.counts.iter().map(|(kind, count)| format!("{kind} {}", count.get())).collect();
+    match audit.findings.first() {
+        Some(worst) => format!("{}; in all: {}", in_words(worst), counts.join(", ")),
         None => "no findings".into(),
     }
 }
@@ -122,6 +120,7 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
+    use epochwarden_core::finding::Severity;
     use jiff::Timestamp;
     use serde_json::json;
 
@@ -166,6 +165,22 @@ mod tests {
         observed
     }
 
+    #[test]
+    fn more_findings_than_are_shown_are_counted_by_kind() {
+        let mut audit = observed(
+            Some(Verdict::Critical),
+            &vec![finding(FindingKind::SealedIncomplete, Severity::Critical); 20],
+            None,
+        )
+        .audit;
+        audit.counts =
+            [("ForeignKey".to_owned(), 3_u64.into()), ("SealedIncomplete".to_owned(), 100_u64.into())].into();
+        let said = told_by_audit(&audit).unwrap();
+        let words =
+            "critical SealedIncomplete epoch 7: so it is; in all: ForeignKey 3, SealedIncomplete 100 (2 epochs)";
+        assert_eq!((said.reason, said.message.as_str()), (AuditClean::Findings, words));
+    }
+
     const STALLED: &str = "warning StalledSealing epoch 7: so it is";
 
     #[test]
@@ -185,10 +200,16 @@ mod tests {
                 vec![stalled()],
                 Some(STALLED),
                 Some(AuditClean::Warnings),
-                "1 warnings (2 epochs)",
+                "in all: StalledSealing 1 (2 epochs)",
             ),
             (Some(Verdict::Warning), vec![stalled()], None, Some(AuditClean::Clean), "it goes on"),
-            (Some(Verdict::Warning), vec![stalled(), leak()], None, Some(AuditClean::Warnings), "2 warnings"),
+            (
+                Some(Verdict::Warning),
+                vec![stalled(), leak()],
+                None,
+                Some(AuditClean::Warnings),
+                "Leak 1, StalledSealing 1",
+            ),
             (Some(Verdict::Critical), vec![late()], Some(STALLED), Some(AuditClean::Findings), "critical LateWrite"),
         ] {
             let case = format!("{verdict:?} {found:?} {check:?}");

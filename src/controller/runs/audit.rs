@@ -14,8 +14,8 @@ use crate::api::validate;
 use crate::controller::context::Context;
 use crate::controller::notices::Reason;
 use crate::controller::observed::{Said, told_by_audit};
-use crate::controller::supervise::FAULT;
 use crate::controller::registry::Handle;
+use crate::controller::supervise::FAULT;
 
 /// Runs one audit. Whatever comes of it is observed; nothing is written to the store.
 pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {

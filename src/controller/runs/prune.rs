@@ -199,9 +199,7 @@ impl Permission for StillWanted<'_> {
             Ok(Some(now)) => now,
             Ok(None) => return not("the policy was deleted"),
             Err(error) => {
-                let message = format!(
-                    "the API server could not be asked whether the prune is still wanted ({error}): it goes on when that is possible again"
-                );
+                let message = format!("the API server could not be asked whether the prune is still wanted: {error}");
                 return Err(Stop::CannotAsk { message });
             }
         };

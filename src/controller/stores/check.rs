@@ -64,10 +64,15 @@ impl Keeper {
     async fn check_layout(&self, stores: &Stores) -> Result<(), StoreProblem> {
         check_layout(&stores.fence).await.map_err(|error| StoreProblem::from(&error))?;
         let known = self.handle.observed.borrow().store.reason == StoreReady::UnknownLayout;
-        if !self.handle.layout_doubted.swap(false, Ordering::Relaxed) && !known {
+        if !self.handle.layout_doubted.load(Ordering::Relaxed) && !known {
             return Ok(());
         }
-        match list_index(&stores.runs).await {
+        // The doubt stays until something has answered it.
+        let index = list_index(&stores.runs).await;
+        if !matches!(&index, Err(error) if error.class() != ErrorClass::UnknownLayout) {
+            self.handle.layout_doubted.store(false, Ordering::Relaxed);
+        }
+        match index {
             Err(error) if matches!(error.class(), ErrorClass::UnknownLayout | ErrorClass::Unreachable) => {
                 Err(StoreProblem::from(&error))
             }

@@ -45,7 +45,13 @@ pub(super) struct Keeper {
     /// Whether the last look failed, or found a register lost: only the store itself can show that it is well again.
     ill: bool,
     pub(super) asked: Asked,
+    /// Whether a probe was begun and has told nothing yet.
+    pub(super) probing: bool,
     backoff: Backoff,
+    /// What only a person ends is looked at less and less often; whatever a person does to the policy wakes it at once.
+    patience: Backoff,
+    /// Every probe writes, also one that comes to nothing.
+    hesitation: Backoff,
     /// A store that is unsafe is so until somebody does something about it, and every probe of it writes.
     distrust: Backoff,
 }
@@ -61,7 +67,10 @@ impl Keeper {
             registers_due: Duration::ZERO,
             ill: false,
             asked: Asked::default(),
+            probing: false,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(1)),
+            patience: Backoff::new(Duration::from_secs(1), Duration::from_mins(10)),
+            hesitation: Backoff::new(Duration::from_secs(2), Duration::from_hours(1)),
             distrust: Backoff::new(Duration::from_mins(1), Duration::from_hours(1)),
         }
     }
@@ -108,6 +117,8 @@ impl Keeper {
                     self.registers_due = self.context.monotonic.now() + jitter(REGISTERS_AGE);
                 }
                 self.backoff.reset();
+                self.patience.reset();
+                self.hesitation.reset();
                 self.distrust.reset();
                 // A lost register may have been restored, which nothing else would show.
                 self.ill = self.handle.observed.borrow().lost.is_some();
@@ -118,8 +129,13 @@ impl Keeper {
             }
             Err(problem) => {
                 self.ill = true;
-                let wait =
-                    if problem.reason == StoreReady::UnsafeStore { self.distrust.next() } else { self.backoff.next() };
+                let begun = std::mem::take(&mut self.probing);
+                let wait = match problem.reason {
+                    StoreReady::UnsafeStore => self.distrust.next(),
+                    StoreReady::RootConflict | StoreReady::UnknownLayout => self.patience.next(),
+                    _ if begun => self.hesitation.next(),
+                    _ => self.backoff.next(),
+                };
                 self.failed(problem);
                 wait
             }

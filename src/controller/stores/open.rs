@@ -74,6 +74,9 @@ impl Keeper {
         }
         let ambient =
             secrets.options.is_none() && credentials::is_under(&identity.url, &settings.allow_ambient_credentials);
+        if ambient {
+            credentials::check_ambient(&identity.options, &settings.allow_endpoints)?;
+        }
         let mut options = identity.options.clone();
         options.extend(secrets.options.unwrap_or_default());
         let settings = RootSettings {

@@ -25,7 +25,9 @@ impl Keeper {
         if let Some((known, _)) = known.filter(|(known, _)| is_safe(*known) && !self.asked.probe) {
             return Ok(stores.with_capabilities(capabilities(known)));
         }
+        self.probing = true;
         let report = self.probe(opener).await?;
+        self.probing = false;
         self.found(&report);
         match report.unsafe_because() {
             Some(message) => Err(StoreProblem { reason: StoreReady::UnsafeStore, message, lasting: true }),

@@ -474,7 +474,9 @@ fn the_same_stall_is_told_in_the_same_words_however_long_it_lasts() {
         });
         world.audit().findings.into_iter().next().map(|finding| finding.detail)
     };
-    assert!(told(100 + STALLED).is_some_and(|detail| detail.contains("since 5 at 1970-01-01T00:01:40Z, more than 30m ago")));
+    assert!(
+        told(100 + STALLED).is_some_and(|detail| detail.contains("since 5 at 1970-01-01T00:01:40Z, more than 30m ago"))
+    );
     assert_eq!(told(100 + STALLED), told(100_000));
 }
 

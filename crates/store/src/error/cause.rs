@@ -185,7 +185,9 @@ pub(crate) fn unsupported(error: &object_store::Error) -> bool {
 /// Whether the store asks for fewer requests: by a status, or by what it says of one key in the answer to a request for many.
 pub(crate) fn throttled(error: &object_store::Error) -> bool {
     let cause = Cause::of(error);
-    let code = |code: &str| matches!(code, "SlowDown" | "ServiceUnavailable" | "RequestLimitExceeded" | "ServerBusy" | "503" | "429");
+    let code = |code: &str| {
+        matches!(code, "SlowDown" | "ServiceUnavailable" | "RequestLimitExceeded" | "ServerBusy" | "503" | "429")
+    };
     let of_one_key = || {
         let text = innermost(error);
         text.rsplit_once("(code: ").and_then(|(_, rest)| rest.strip_suffix(')')).is_some_and(code)

@@ -339,8 +339,8 @@ async fn where_nothing_was_sealed_the_index_says_since_when_a_seal_is_waited_for
 async fn an_index_of_pages_that_repeat_or_of_a_newer_layout_is_not_believed() {
     for paging in [Paging::SameToken, Paging::SamePage, Paging::EmptyCircle] {
         let store = Arc::new(InMemory::new());
-        let root = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>)
-            .with_paginated(paged(&store, 2, paging));
+        let root =
+            Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>).with_paginated(paged(&store, 2, paging));
         fill(&root).await;
         let index = list_index(&root).await.unwrap();
         assert_eq!(sealed(&index).0, [9, 10, 100, u64::MAX], "{paging:?}");

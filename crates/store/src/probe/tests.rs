@@ -79,6 +79,7 @@ fn rows() -> Vec<Row> {
         (Quirk::Version("3sL4kqtJlcpXroDTDmJ"), Capabilities { versioned: true, ..GOOD }, &[Versioned], "keeps versions"),
         (Quirk::Version("null"), GOOD, &[], ""),
         (Quirk::UnderLock, Capabilities { object_lock: true, ..GOOD }, &[ObjectLock], "under a lock"),
+        (Quirk::LockedOverwrites, Capabilities { conditional_create: true, object_lock: true, ..nothing }, &[RefusesWrites], "immutable"),
         (Quirk::LockedWrites, Capabilities { object_lock: true, ..nothing }, &[RefusesWrites], "Object Lock"),
         (Quirk::LockedDeletes, Capabilities { object_lock: true, ..single }, &[ObjectLock, LeftBehind], "WORM"),
         (Quirk::DeniedDeletes, single, &[DeletesRefused, LeftBehind], "refuses deletions"),

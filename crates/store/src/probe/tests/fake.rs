@@ -68,6 +68,8 @@ pub(super) enum Quirk {
     UnderLock,
     /// Writes are refused, as with a default retention.
     LockedWrites,
+    /// Overwrites are refused, as with a retention that lets new objects in.
+    LockedOverwrites,
     /// Deletions are refused, as with a retention.
     LockedDeletes,
     /// Deletions are not allowed.
@@ -268,6 +270,9 @@ impl ObjectStore for Fake {
         let there = self.is_there(location).await;
         if there && self.quirk == Quirk::FailingOverwrites {
             return Err(generic("gone"));
+        }
+        if there && self.quirk == Quirk::LockedOverwrites {
+            return Err(generic("the blob is under an immutable policy"));
         }
         self.about_to(if there { Last::Overwrite } else { Last::New }).await;
         let answer = self.inner.put_opts(location, payload, options).await?;
