@@ -53,7 +53,7 @@ pub async fn list_epoch(root: &Root, epoch: Epoch, vnodes: Option<u32>) -> Resul
 /// The numbers of all epochs of a root, ascending, found by folder: one page for 1,000 epochs, however many objects they hold. Where the
 /// store is known not to list by folder, or shows it now, every key is listed instead.
 pub async fn list_epochs(root: &Root) -> Result<Vec<Epoch>, StoreError> {
-    root.check_present()?;
+    root.check_present().await?;
     if root.capabilities().is_none_or(|capabilities| capabilities.delimiter_index) {
         match epochs_by_folder(root).await {
             Err(StoreError::ListingLoops { .. }) => {}
@@ -113,7 +113,7 @@ impl RegisterListing {
 
 /// Lists the registers: one request, as long as their publishers trim them.
 pub async fn list_registers(root: &Root) -> Result<RegisterListing, StoreError> {
-    root.check_present()?;
+    root.check_present().await?;
     match fold_registers(root, objects(root, Some(REGISTERS))).await {
         Err(StoreError::ListingLoops { .. }) if root.paginated().is_some() => {
             fold_registers(root, plain(root, Some(REGISTERS))).await
@@ -185,7 +185,7 @@ async fn fold(
     vnodes: Option<u32>,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<Inventory, StoreError> {
-    root.check_present()?;
+    root.check_present().await?;
     match fold_stream(root, objects(root, folder), vnodes, &mut progress).await {
         // Begun anew: what was observed before the repetition is no part of a whole listing.
         Err(StoreError::ListingLoops { .. }) if root.paginated().is_some() => {

@@ -185,7 +185,7 @@ impl Trial {
     }
 
     async fn steps(&mut self) -> Result<(), Stop> {
-        self.root.check_present()?;
+        self.root.check_present().await?;
         // Before the first write: a wrong URL or credential shows here and nothing is left behind.
         self.listed().await?;
         self.race().await?;

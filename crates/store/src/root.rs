@@ -25,6 +25,9 @@ pub use capabilities::Capabilities;
 pub use options::{OPTION_KEYS, SECRET_KEYS};
 use providers::Clients;
 
+/// How long a folder may take to be looked at.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Which kind of store a root is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Provider {
@@ -382,9 +385,16 @@ impl Root {
         format!("{}/{key}", self.inner.url)
     }
 
-    /// Fails when the root is a folder that is gone: its listing would come out empty instead.
-    pub(crate) fn check_present(&self) -> Result<(), StoreError> {
-        self.inner.folder.as_deref().map_or(Ok(()), |folder| providers::check_folder(folder, &self.inner.url))
+    /// Fails when the root is a folder that is gone: its listing would come out empty instead. A folder on a server that is away can keep
+    /// whoever asks waiting for ever, so it is not asked on a thread that others need, and not waited for.
+    pub(crate) async fn check_present(&self) -> Result<(), StoreError> {
+        let Some(folder) = self.inner.folder.clone() else { return Ok(()) };
+        let url = self.inner.url.clone();
+        let asked = tokio::task::spawn_blocking(move || providers::check_folder(&folder, &url));
+        match tokio::time::timeout(FOLDER_PATIENCE, asked).await {
+            Ok(Ok(present)) => present,
+            _ => Err(StoreError::Folder { url: self.inner.url.clone(), source: std::io::ErrorKind::TimedOut.into() }),
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! From a policy and its Secrets to clients.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use epochwarden_store::{Root, RootSettings};
 
 use super::keeper::{Keeper, Look};
 use super::{StoreProblem, Stores};
 use crate::api::StateEpochPolicy;
+use crate::api::condition::StoreReady;
 use crate::controller::credentials::{self, Secrets};
+
+/// How long a folder may take to be looked at.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What clients are made from; the same identity makes the same clients.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +63,7 @@ impl Keeper {
             options: store.options.clone().into_iter().collect(),
             secrets: secrets.identity.clone(),
         };
+        self.check_file_root(&identity.url).await?;
         let opener = self.opener(&identity, secrets)?;
         let stores = match self.checked.clone().filter(|stores| *stores.identity == identity) {
             Some(stores) if look == Look::Secrets => return Ok(stores),
@@ -67,11 +73,25 @@ impl Keeper {
         self.check(policy, stores, &opener).await
     }
 
+    /// Refuses a folder outside of the allowed ones. One on a server that is away may never answer, so no thread that others need asks it.
+    async fn check_file_root(&self, url: &str) -> Result<(), StoreProblem> {
+        if !url.starts_with("file:") {
+            return Ok(());
+        }
+        let (folder, roots) = (url.to_owned(), self.context.settings.allow_file_roots.clone());
+        let asked = tokio::task::spawn_blocking(move || credentials::check_file_root(&folder, &roots));
+        match tokio::time::timeout(FOLDER_PATIENCE, asked).await {
+            Ok(Ok(checked)) => checked,
+            _ => Err(StoreProblem {
+                reason: StoreReady::Unreachable,
+                message: format!("{url}: the folder does not answer; look at what is mounted there"),
+                lasting: false,
+            }),
+        }
+    }
+
     fn opener(&self, identity: &Identity, secrets: Secrets) -> Result<Opener, StoreProblem> {
         let settings = &self.context.settings;
-        if identity.url.starts_with("file:") {
-            credentials::check_file_root(&identity.url, &settings.allow_file_roots)?;
-        }
         let ambient =
             secrets.options.is_none() && credentials::is_under(&identity.url, &settings.allow_ambient_credentials);
         if ambient {

@@ -26,7 +26,7 @@ const DELIMITER: &str = "/vnode=";
 ///
 /// Cancel safe: it only reads. Fails with [`StoreError::NewerLayout`] where an epoch shows one; a mark at the top of the root is not seen.
 pub async fn list_index(root: &Root) -> Result<EpochIndex, StoreError> {
-    root.check_present()?;
+    root.check_present().await?;
     let cuts = root.capabilities().is_none_or(|capabilities| capabilities.delimiter_index);
     let cut = if cuts { by_delimiter(root).await } else { Ok(None) };
     let mut index = match cut {

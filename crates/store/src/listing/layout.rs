@@ -14,7 +14,7 @@ const MARK: &str = "state-v";
 /// Fails with [`StoreError::NewerLayout`] where the top of the root shows a layout that this version does not know. One LIST, whose page
 /// is empty where all is well; in a folder that of its top. What an epoch holds is not looked at. Cancel safe: it only reads.
 pub async fn check_layout(root: &Root) -> Result<(), StoreError> {
-    root.check_present()?;
+    root.check_present().await?;
     let newer = |folder: &object_store::path::Path| {
         let key = format!("{}/", root.relative(folder)?);
         (Key::parse(&key) == Key::NewerLayout).then_some(key)

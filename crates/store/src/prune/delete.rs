@@ -95,7 +95,7 @@ async fn delete_group(root: &Root, keys: Vec<String>, pace: &Pace, between: Opti
         // Results come in the order of the keys, one for each.
         let missing = results.iter().any(|result| matches!(result, Err(Error::NotFound { .. })));
         // Without its folder, every key of a root is missing, and none was deleted.
-        let present = !missing || root.check_present().is_ok();
+        let present = !missing || root.check_present().await.is_ok();
         fates.extend(addressed.into_iter().zip(results).map(|(key, result)| {
             let result = match result {
                 Ok(_) => Ok(()),

@@ -1,6 +1,7 @@
 //! Carrying out a plan batch after batch, with everything asked again before each.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use epochwarden_core::Epoch;
 use epochwarden_core::plan::{Deletion, Plan};
@@ -14,6 +15,10 @@ use crate::crash;
 
 /// The most epochs of one batch.
 pub(super) const BATCH: usize = 1000;
+
+/// How long one batch takes, about, where keys are deleted at a pace: nothing is asked again in the middle of a batch, so a slow one must
+/// be small for a pin, a change of the rules or another owner to be heeded soon. One epoch is never cut.
+const BATCH_TAKES: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// Deletes. What was found so far is in `prepared`.
@@ -31,7 +36,7 @@ impl Run<'_> {
                 break Some(stop);
             }
             crash::point("prune-batch-asked");
-            let batch = allowance.next_batch(&mut deletions);
+            let batch = allowance.next_batch(&mut deletions, self.pace.keys_in(BATCH_TAKES));
             self.delete_batch(&batch, &mut report, total).await;
             crash::point("prune-batch-deleted");
         };
@@ -90,12 +95,16 @@ impl Allowance {
         self.first || deletion.objects() <= self.objects
     }
 
-    /// Takes the next epochs from the end of `left`, oldest first: as many whole ones as fit.
-    fn next_batch(&mut self, left: &mut Vec<Deletion>) -> Vec<Deletion> {
+    /// Takes the next epochs from the end of `left`, oldest first: as many whole ones as fit, and no more than `keys` unless the first
+    /// alone has more.
+    fn next_batch(&mut self, left: &mut Vec<Deletion>, keys: Option<u64>) -> Vec<Deletion> {
         let mut batch = Vec::new();
+        let mut keys = keys.unwrap_or(u64::MAX);
         while batch.len() < BATCH
-            && let Some(deletion) = left.pop_if(|deletion| self.covers(deletion))
+            && let Some(deletion) =
+                left.pop_if(|deletion| self.covers(deletion) && (batch.is_empty() || deletion.objects() <= keys))
         {
+            keys = keys.saturating_sub(deletion.objects());
             self.first = false;
             self.objects = self.objects.saturating_sub(deletion.objects());
             batch.push(deletion);

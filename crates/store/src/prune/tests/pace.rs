@@ -59,6 +59,18 @@ async fn the_pace_holds_from_batch_to_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_run_asks_as_often_as_a_fast_one_and_stops_within_seconds_of_a_no() {
+    let mut bench = Bench::sealed(1..=101).await;
+    bench.rules.max_keys_per_second = Some(3);
+    let begun = Instant::now();
+    let asked = bench.permission_until(begun + Duration::from_secs(20));
+    let report = bench.prune_asking(&asked).await.unwrap();
+    assert!(matches!(report.outcome, PruneOutcome::Stopped { stop: Stop::NotPermitted { .. } }), "{:?}", report.outcome);
+    assert!(begun.elapsed() <= Duration::from_secs(32), "{:?}", begun.elapsed());
+    assert_eq!(report.epochs, report.objects / 3, "what was begun is whole");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_while_a_key_waits_for_its_turn_is_kept() {
     let mut bench = Bench::sealed(1..=101).await;
     bench.rules.max_keys_per_second = Some(1);
