@@ -20,7 +20,7 @@ const ONCE: &[(&str, Fault)] = &[
     // A gateway repeats the request by itself, and meets its own write.
     ("itself", |proxy| drop(proxy.on("PUT", FENCES).once().rewrite(|_| Answer::s3(412, "PreconditionFailed")))),
     ("slow", |proxy| {
-        drop(proxy.on("PUT", FENCES).once().answer(Answer::s3(503, "SlowDown").header("retry-after", "1")))
+        drop(proxy.on("PUT", FENCES).once().answer(Answer::s3(503, "SlowDown").header("retry-after", "1")));
     }),
     ("unasked", |proxy| drop(proxy.on("PUT", FENCES).once().close_before())),
     ("unanswered", |proxy| drop(proxy.on("PUT", FENCES).once().close_after())),

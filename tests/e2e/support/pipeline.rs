@@ -182,7 +182,7 @@ impl Worker {
         let mut epoch = first;
         let mut abandoned = None;
         loop {
-            let abandon = epoch % ABANDONED == 0;
+            let abandon = epoch.is_multiple_of(ABANDONED);
             match self.epoch(&backend, version, epoch, abandon).await {
                 Ok(()) if abandon => abandoned = Some(epoch),
                 Ok(()) => {}
