@@ -161,6 +161,8 @@ async fn control(
     });
     let controller = Controller::for_stream(stream, reader.clone())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
+        // Otherwise what wakes policies would pause for up to half a minute after errors of the watch, which waits by itself.
+        .trigger_backoff(backoff::of_a_watch())
         .reconcile_on(policies.wakes())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, on_error, reconciler)

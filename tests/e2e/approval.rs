@@ -160,7 +160,7 @@ async fn what_was_read_is_what_goes_whatever_the_pipeline_the_operator_and_gitop
     ensure!(latest >= newest, "the runs have not even looked: {latest} {newest}");
     ensure!(later["history"] == waiting["history"], "{:#}", later["history"]);
     ensure!(later["conditions"] == waiting["conditions"], "{:#}", later["conditions"]);
-    policy.kubectl(&["wait", "--for=condition=Ready", "sep/orders", "--timeout=5s"]).await?;
+    policy.kubectl(&["wait", "--for=condition=Ready", "sep/orders", "--timeout=60s"]).await?;
     ensure!(bucket.sealed().await?.starts_with(&[1, 2, 3, 4, 5, 6]), "something went without approval");
 
     // Somebody approves it, and a GitOps tool takes the annotation away again.
@@ -209,7 +209,7 @@ async fn a_plan_that_deletes_very_much_waits_for_a_word_which_may_come_while_no_
     ensure!(metrics.contains(&series), "{metrics}");
     ensure!(bucket.sealed().await?.len() == 9);
     // Whose data is safe is not the store's trouble.
-    policy.kubectl(&["wait", "--for=condition=Ready", "sep/orders", "--timeout=5s"]).await?;
+    policy.kubectl(&["wait", "--for=condition=Ready", "sep/orders", "--timeout=60s"]).await?;
 
     first.terminate(Duration::from_secs(10)).await?;
     do_as_it_says(&policy, &message).await?;

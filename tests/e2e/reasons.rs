@@ -188,7 +188,7 @@ async fn a_policy_without_a_leader_is_ready_to_kubectl_and_kstatus() -> Result<(
     policy.wait_for("AuditClean", "Findings").await?;
 
     // Neither a missing leader nor a damaged epoch is the policy's own trouble.
-    policy.kubectl(&["wait", "--for=condition=Ready", "sep/orders", "--timeout=5s"]).await?;
+    policy.kubectl(&["wait", "--for=condition=Ready", "sep/orders", "--timeout=60s"]).await?;
     let status = policy.status().await?;
     for absent in ["Stalled", "Reconciling"] {
         ensure!(condition(&status, absent).is_none(), "{absent} is there: {:#}", status["conditions"]);
