@@ -21,14 +21,6 @@ fn on_folder(bucket: &Bucket, more: &Value) -> Value {
     spec
 }
 
-async fn operator_on(bucket: &Bucket, prefix: &str) -> Result<(String, Operator)> {
-    let cluster = cluster().await?;
-    let namespace = cluster.namespace(prefix).await?;
-    let root = bucket.path()?.display().to_string();
-    let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
-    Ok((namespace, operator))
-}
-
 /// The condition of a type in a status.
 fn condition<'a>(status: &'a Value, type_: &str) -> Option<&'a Value> {
     status["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)
@@ -76,7 +68,7 @@ async fn a_store_that_does_not_answer_yet_is_pending() -> Result<()> {
 #[tokio::test]
 async fn a_policy_that_asks_for_nothing_says_so() -> Result<()> {
     let bucket = Bucket::folder()?;
-    let (namespace, _operator) = operator_on(&bucket, "nothing").await?;
+    let (namespace, _operator) = Operator::on(&bucket, "nothing").await?;
     let policy = Policy::apply(cluster().await?, &namespace, "orders", on_folder(&bucket, &json!({}))).await?;
     policy.wait_for("Ready", "Reachable").await?;
     for (type_, reason) in
@@ -106,7 +98,7 @@ async fn a_fence_without_a_store_says_that_the_store_is_not_ready() -> Result<()
 #[tokio::test]
 async fn what_is_suspended_says_so() -> Result<()> {
     let bucket = Bucket::folder()?;
-    let (namespace, _operator) = operator_on(&bucket, "suspended").await?;
+    let (namespace, _operator) = Operator::on(&bucket, "suspended").await?;
     let runs = |suspended: bool| {
         json!({
             "prune": { "schedule": "@daily", "suspend": suspended },
@@ -138,7 +130,7 @@ async fn what_is_suspended_says_so() -> Result<()> {
 #[tokio::test]
 async fn a_scheduled_run_that_has_not_come_yet_is_pending() -> Result<()> {
     let bucket = Bucket::folder()?;
-    let (namespace, _operator) = operator_on(&bucket, "scheduled").await?;
+    let (namespace, _operator) = Operator::on(&bucket, "scheduled").await?;
     let runs = json!({ "prune": { "schedule": "@yearly" }, "audit": { "schedule": "@yearly" } });
     let policy = Policy::apply(cluster().await?, &namespace, "orders", on_folder(&bucket, &runs)).await?;
     for (type_, run) in [("PruneHealthy", "prune"), ("AuditClean", "audit")] {
@@ -153,7 +145,7 @@ async fn a_scheduled_run_that_has_not_come_yet_is_pending() -> Result<()> {
 async fn a_schedule_that_means_nothing_is_named_and_concerns_nothing_else() -> Result<()> {
     let bucket = Bucket::folder()?;
     bucket.seal(1..=2, 4).await?;
-    let (namespace, _operator) = operator_on(&bucket, "schedule").await?;
+    let (namespace, _operator) = Operator::on(&bucket, "schedule").await?;
     let runs = json!({
         "prune": { "schedule": "61 * * * *" },
         "audit": { "schedule": "@daily", "timeZone": "Middle/Earth" },
@@ -173,7 +165,7 @@ async fn a_policy_without_a_leader_is_ready_to_kubectl_and_kstatus() -> Result<(
     let bucket = Bucket::folder()?;
     bucket.seal(1..=3, 4).await?;
     bucket.lose_partial(2, 1).await?;
-    let (namespace, _operator) = operator_on(&bucket, "reads").await?;
+    let (namespace, _operator) = Operator::on(&bucket, "reads").await?;
     let cluster = cluster().await?;
     let leader = Leader::new(cluster.client().await?, &namespace, "leader");
     leader.lead("pod-a", 0).await?;

@@ -49,14 +49,6 @@ fn spec(bucket: &Bucket, audit: &Value) -> Value {
     })
 }
 
-async fn operator_on(bucket: &Bucket, prefix: &str) -> Result<(String, Operator)> {
-    let cluster = cluster().await?;
-    let namespace = cluster.namespace(prefix).await?;
-    let root = bucket.path()?.display().to_string();
-    let operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
-    Ok((namespace, operator))
-}
-
 /// Asks for a run and waits until it has ended: the history is longer then.
 async fn run(policy: &Policy<'_>, request: &str) -> Result<Value> {
     let length = |status: &Value| status["history"].as_array().map_or(0, Vec::len);
@@ -77,7 +69,7 @@ async fn a_straggler_holds_prune_is_critical_once_the_newest_seal_is_old_and_cle
     backdate(&bucket, HOUR)?;
     // A worker that was paused for an hour writes to an epoch that nobody sealed.
     write(&bucket, 4)?;
-    let (namespace, operator) = operator_on(&bucket, "straggler").await?;
+    let (namespace, operator) = Operator::on(&bucket, "straggler").await?;
     let patient = json!({ "stalledAfter": "2h", "sealCheckEvery": "0s" });
     let policy = Policy::apply(cluster().await?, &namespace, "orders", spec(&bucket, &patient)).await?;
     policy.wait_for("Ready", "Reachable").await?;
@@ -121,7 +113,7 @@ async fn a_numbering_that_restarted_is_held_until_the_pipeline_goes_on_above_the
     bucket.seal(101..=109, 1).await?;
     backdate(&bucket, HOUR)?;
     bucket.seal(1..=2, 1).await?;
-    let (namespace, operator) = operator_on(&bucket, "restarted").await?;
+    let (namespace, operator) = Operator::on(&bucket, "restarted").await?;
     let quiet = json!({ "sealCheckEvery": "0s" });
     let policy = Policy::apply(cluster().await?, &namespace, "orders", spec(&bucket, &quiet)).await?;
     policy.wait_for("Ready", "Reachable").await?;
@@ -158,7 +150,7 @@ async fn a_pipeline_that_seals_no_more_is_told_without_any_audit_and_clears_with
     bucket.seal(1..=3, 1).await?;
     backdate(&bucket, HOUR)?;
     write(&bucket, 4)?;
-    let (namespace, operator) = operator_on(&bucket, "stalled").await?;
+    let (namespace, operator) = Operator::on(&bucket, "stalled").await?;
     let checked = json!({ "sealCheckEvery": "1s" });
     let policy = Policy::apply(cluster().await?, &namespace, "orders", spec(&bucket, &checked)).await?;
     let (status, message) = policy.wait_for("AuditClean", "Warnings").await?;

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::SOON;
+use super::bucket::Bucket;
+use super::{SOON, cluster};
 
 /// A running operator that works for one namespace.
 pub(crate) struct Operator {
@@ -25,6 +26,15 @@ impl Operator {
     /// Starts the operator for `namespace` and waits until it is ready.
     pub(crate) async fn start(cluster: &Cluster, namespace: &str, flags: &[&str]) -> anyhow::Result<Self> {
         Self::start_binary(Path::new(env!("CARGO_BIN_EXE_epochwarden")), cluster, namespace, flags).await
+    }
+
+    /// Starts the operator for a folder, in a namespace of its own, which it gives.
+    pub(crate) async fn on(bucket: &Bucket, prefix: &str) -> anyhow::Result<(String, Self)> {
+        let cluster = cluster().await?;
+        let namespace = cluster.namespace(prefix).await?;
+        let root = bucket.path()?.display().to_string();
+        let operator = Self::start(cluster, &namespace, &["--allow-file-root", &root]).await?;
+        Ok((namespace, operator))
     }
 
     /// The same, logging all that there is to log.

@@ -76,7 +76,7 @@ fn the_bounds_of_the_settings_and_of_the_options_both_hold() {
         assert_eq!(settings.timeouts(&options).unwrap().request, seconds(expected));
     }
     assert_eq!(RootSettings::default().for_fence().retry().max_retries, 1);
-    assert_eq!(RootSettings::default().retry().max_retries, RetryConfig::default().max_retries);
+    assert_eq!(RootSettings::default().retry().max_retries, object_store::RetryConfig::default().max_retries);
 }
 
 #[test]
