@@ -22,6 +22,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// later, so this only meets what nothing else would end.
 const READ_TIMEOUT: Duration = Duration::from_mins(5);
 
+/// The same where a connection is not kept: while it is idle, too, the server is silent, and then it is closed.
+const UNKEPT: Duration = Duration::from_secs(2);
+
 /// How long writing a request may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -81,8 +84,10 @@ impl Controller {
         let surroundings = Surroundings::observe(&config, environment).await;
         let surroundings = surroundings.map_err(|error| CliError::Cluster { reason: error.to_string() })?;
         let settings = self.settings(environment, surroundings);
-        let client = Client::try_from(config).map_err(|error| CliError::Cluster { reason: error.to_string() })?;
-        let run = controller::run(client, settings, listener, shutdown).await;
+        let mut unkept = config.clone();
+        unkept.read_timeout = Some(UNKEPT);
+        let (client, afresh) = (client(config)?, client(unkept)?);
+        let run = controller::run(client, afresh, settings, listener, shutdown).await;
         run.map_err(|error| CliError::Operator { reason: format!("{error:#}") })?;
         Ok(Exit::Done)
     }
@@ -113,6 +118,10 @@ async fn config() -> Result<Config, CliError> {
     // Otherwise the time that a connection was idle would count as the server's silence.
     config.reset_reader_on_write = true;
     Ok(config)
+}
+
+fn client(config: Config) -> Result<Client, CliError> {
+    Client::try_from(config).map_err(|error| CliError::Cluster { reason: error.to_string() })
 }
 
 #[cfg(test)]

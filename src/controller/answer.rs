@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::select_ok;
 use tokio::time::timeout;
 
 /// How long an answer to one request is waited for.
@@ -47,6 +49,36 @@ async fn answer_within<T>(
     }
 }
 
+/// How long the usual connection has the field to itself. Beyond what a busy server takes, and well within the 2 s that a half-open
+/// connection may cost the fence.
+const HEAD_START: Duration = Duration::from_millis(500);
+
+/// Waits for the first answer to the same question, which is asked again when `usual` takes long: its connection may be half-open, and
+/// `afresh` uses another. A refusal is an answer.
+pub(crate) async fn answer_of_either<T>(
+    usual: impl Future<Output = Result<T, kube::Error>> + Send,
+    afresh: impl Future<Output = Result<T, kube::Error>> + Send,
+) -> Result<T, NoAnswer> {
+    answer(async {
+        let mut usual = usual.map(refusal_is_an_answer).boxed();
+        if let Ok(answered) = timeout(HEAD_START, &mut usual).await {
+            return answered?;
+        }
+        let afresh = afresh.map(refusal_is_an_answer).boxed();
+        let (answered, _) = select_ok([usual, afresh]).await?;
+        answered
+    })
+    .await
+}
+
+fn refusal_is_an_answer<T>(result: Result<T, kube::Error>) -> Result<Result<T, kube::Error>, kube::Error> {
+    match result {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(refusal @ kube::Error::Api(_)) => Ok(Err(refusal)),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +88,35 @@ mod tests {
         let never = std::future::pending::<Result<(), kube::Error>>();
         assert!(matches!(answer_within(Duration::from_millis(1), never).await, Err(NoAnswer::Silent)));
         assert_eq!(answer(std::future::ready(Ok(7))).await.unwrap(), 7);
+    }
+
+    fn refused() -> kube::Error {
+        let status = kube::core::Status { code: 403, ..kube::core::Status::default() };
+        kube::Error::Api(Box::new(status))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_not_waited_for_where_another_answers() {
+        let began = tokio::time::Instant::now();
+        let silent = || std::future::pending::<Result<u8, kube::Error>>();
+        assert_eq!(answer_of_either(silent(), std::future::ready(Ok(7))).await.unwrap(), 7);
+        assert_eq!(began.elapsed(), HEAD_START);
+        let refusal = answer_of_either(silent(), std::future::ready(Err(refused()))).await;
+        assert_eq!(refusal.unwrap_err().code(), Some(403), "a refusal is an answer");
+        assert!(matches!(answer_of_either(silent(), silent()).await, Err(NoAnswer::Silent)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_server_is_asked_twice_and_the_first_answer_counts() {
+        let slow = async {
+            timeout(3 * HEAD_START, std::future::pending::<()>()).await.unwrap_err();
+            Ok(1)
+        };
+        let lost = std::future::ready(Err(kube::Error::TlsRequired));
+        assert_eq!(answer_of_either(slow, lost).await.unwrap(), 1, "a second connection that fails answers nothing");
+        let began = tokio::time::Instant::now();
+        let never_asked = async { panic!("asked although the first one answered") };
+        assert_eq!(answer_of_either(std::future::ready(Ok(1)), never_asked).await.unwrap(), 1);
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

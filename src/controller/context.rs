@@ -96,6 +96,7 @@ impl Context {
     /// What all tasks share, from its parts.
     pub(crate) fn new(
         client: Client,
+        afresh: Client,
         settings: Settings,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
@@ -109,7 +110,7 @@ impl Context {
             client,
             clock,
             monotonic,
-            leases: Arc::new(Leases::new(monotonic)),
+            leases: Arc::new(Leases::new(monotonic, afresh)),
             metrics,
             notices,
             publisher: format!("epochwarden/{}", settings.instance),
@@ -182,6 +183,6 @@ impl Context {
         };
         change(&mut settings);
         let (notices, _) = Notices::start(client.clone(), None, tokio_util::sync::CancellationToken::new());
-        Arc::new(Self::new(client, settings, clock, Metrics::new(), notices, "cluster".into()))
+        Arc::new(Self::new(client.clone(), client, settings, clock, Metrics::new(), notices, "cluster".into()))
     }
 }

@@ -16,7 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{NoAnswer, answer};
+use super::answer::{NoAnswer, answer_of_either};
 use super::backoff::of_a_watch;
 use super::monotonic::Monotonic;
 
@@ -44,18 +44,25 @@ pub(crate) struct LeaseSeen {
 }
 
 /// The Leases that policies name.
-#[derive(Debug)]
 pub(crate) struct Leases {
     monotonic: Monotonic,
+    /// Reaches the API server over connections of its own, which are not kept.
+    afresh: Client,
     seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
     restart: Notify,
 }
 
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leases").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
 impl Leases {
-    /// Knows nothing yet.
+    /// Knows nothing yet. `afresh` asks where the usual client gets no answer.
     #[must_use]
-    pub(crate) fn new(monotonic: Monotonic) -> Self {
-        Self { monotonic, seen: Mutex::default(), restart: Notify::new() }
+    pub(crate) fn new(monotonic: Monotonic, afresh: Client) -> Self {
+        Self { monotonic, afresh, seen: Mutex::default(), restart: Notify::new() }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<LeaseKey, watch::Sender<LeaseSeen>>> {
@@ -88,11 +95,15 @@ impl Leases {
 
     /// Reads a Lease from the API server and takes what it shows.
     ///
-    /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open.
+    /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open. What
+    /// made it so has often silenced the connections in the pool as well, so a second request follows over a new one.
     pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), NoAnswer> {
         let asked = self.monotonic.now();
-        let api = Api::<Lease>::namespaced(client.clone(), &key.namespace);
-        let lease = answer(api.get_opt(&key.name)).await?;
+        let get = |client: &Client| {
+            let api = Api::<Lease>::namespaced(client.clone(), &key.namespace);
+            async move { api.get_opt(&key.name).await }
+        };
+        let lease = answer_of_either(get(client), get(&self.afresh)).await?;
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
         if self.observe_answer(key, lease.as_ref(), asked)
             && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE)
@@ -152,8 +163,9 @@ impl Leases {
     }
 }
 
-/// A fetch that finds news this long after the last event did not merely win a race against the watch.
-const WATCH_GRACE: Duration = Duration::from_secs(5);
+/// A fetch that finds news this long after the last event did not merely win a race against the watch. It is shorter than any poll
+/// interval that is of use, since a fetch counts as hearing of the Lease.
+const WATCH_GRACE: Duration = Duration::from_secs(1);
 
 fn key_of(lease: &Lease) -> Option<LeaseKey> {
     Some(LeaseKey { namespace: lease.namespace()?, name: lease.name_any() })
@@ -331,9 +343,10 @@ mod tests {
         assert!(seen.lease.is_none());
     }
 
-    #[test]
-    fn a_lease_is_forgotten_with_its_last_subscriber() {
-        let leases = Leases::new(Monotonic::start());
+    #[tokio::test]
+    async fn a_lease_is_forgotten_with_its_last_subscriber() {
+        let nowhere = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let leases = Leases::new(Monotonic::start(), nowhere);
         let first = leases.subscribe(key());
         let second = leases.subscribe(LeaseKey { name: "other".into(), ..key() });
         assert_eq!(leases.seen().len(), 2);

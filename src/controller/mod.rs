@@ -71,13 +71,15 @@ const FAREWELL: Duration = Duration::from_secs(8);
 /// How long what serves the others may take to end after them: Events that are being sent, answers over HTTP.
 const LAST_FAREWELL: Duration = Duration::from_secs(1);
 
-/// Runs the operator until `shutdown`, and ends every task before it returns.
+/// Runs the operator until `shutdown`, and ends every task before it returns. `afresh` reaches the API server over connections that it
+/// does not keep, for what must not wait for one that has fallen silent.
 ///
 /// # Errors
 ///
 /// When the API server cannot be reached at the start, or has no such resource.
 pub async fn run(
     client: Client,
+    afresh: Client,
     settings: Settings,
     listener: TcpListener,
     shutdown: CancellationToken,
@@ -109,7 +111,7 @@ pub async fn run(
     vital.spawn("recording Events", publish);
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let context = Arc::new(Context::new(client, settings, clock, metrics, notices, cluster));
+    let context = Arc::new(Context::new(client, afresh, settings, clock, metrics, notices, cluster));
     let watch = Arc::clone(&context.leases).watch(
         context.client.clone(),
         context.settings.watch_namespaces.clone(),

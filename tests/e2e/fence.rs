@@ -1,5 +1,7 @@
 //! The fence path: from a Lease to a durable record, and every reason why it does not move.
 
+mod half_open;
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
