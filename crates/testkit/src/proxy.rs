@@ -27,7 +27,7 @@ use anyhow::{Context, ensure};
 use tokio::sync::oneshot;
 
 use crate::tls;
-pub use rules::{Answer, Hits, RuleBuilder};
+pub use rules::{Answer, Hits, Journal, Passage, RuleBuilder};
 use serve::{Shared, Upstream};
 
 /// A proxy on a free port of 127.0.0.1. It runs on a thread of its own, so that a test which blocks does not block it, and ends
@@ -104,6 +104,12 @@ impl Proxy {
     /// Closes the connections that are open now.
     pub fn drop_connections(&self) {
         self.shared.dropped.send_modify(|count| *count += 1);
+    }
+
+    /// Keeps, from now on, when requests of this method and pattern, as in [`Proxy::on`], arrive and are answered.
+    #[must_use]
+    pub fn journal(&self, method: &str, pattern: &str) -> Journal {
+        self.shared.rules.journal(method, pattern)
     }
 
     /// How many connections were accepted.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fault::matches;
 
@@ -65,6 +65,66 @@ impl Hits {
     }
 }
 
+/// How many requests one journal remembers.
+const REMEMBERED: usize = 65_536;
+
+/// One request in a [`Journal`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// Its path and query, as people write them.
+    pub target: String,
+    /// When it had arrived, headers and all.
+    pub arrived: Instant,
+    /// When the head of its answer went back; `None` before, and for ever where there was none.
+    pub answered: Option<Instant>,
+}
+
+/// When requests arrived and were answered. The first 65,536 are remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Journal(Arc<Mutex<Vec<Passage>>>);
+
+impl Journal {
+    fn lines(&self) -> MutexGuard<'_, Vec<Passage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has passed so far, in the order of arrival.
+    #[must_use]
+    pub fn passages(&self) -> Vec<Passage> {
+        self.lines().clone()
+    }
+
+    /// The first request whose target matches `pattern`, as in [`super::Proxy::on`].
+    #[must_use]
+    pub fn first(&self, pattern: &str) -> Option<Passage> {
+        self.lines().iter().find(|passage| matches(pattern, &passage.target)).cloned()
+    }
+}
+
+struct Writer {
+    method: String,
+    pattern: String,
+    journal: Journal,
+}
+
+/// The lines that journals have of one request.
+pub(super) struct Noted(Vec<(Journal, usize)>);
+
+impl Noted {
+    pub(super) fn answered(self) {
+        for (journal, line) in self.0 {
+            if let Some(passage) = journal.lines().get_mut(line) {
+                passage.answered = Some(now());
+            }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "what is measured is real time, on whatever thread")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 #[derive(Clone)]
 pub(super) enum Action {
     Answer(Answer),
@@ -88,6 +148,7 @@ struct Rule {
 #[derive(Default)]
 struct State {
     rules: Vec<Rule>,
+    writers: Vec<Writer>,
     counts: BTreeMap<(String, String), u64>,
 }
 
@@ -109,6 +170,29 @@ impl Rules {
         self.state().rules.clear();
     }
 
+    pub(super) fn journal(&self, method: &str, pattern: &str) -> Journal {
+        let journal = Journal::default();
+        let writer = Writer { method: method.to_owned(), pattern: pattern.to_owned(), journal: journal.clone() };
+        self.state().writers.push(writer);
+        journal
+    }
+
+    /// Notes that a request has arrived.
+    pub(super) fn note(&self, method: &str, target: &str) -> Noted {
+        let state = self.state();
+        let wanted = state.writers.iter().filter(|writer| is(&writer.method, method));
+        let mut noted = Vec::new();
+        for writer in wanted {
+            let target = decode(target);
+            let mut lines = writer.journal.lines();
+            if lines.len() < REMEMBERED && matches(&writer.pattern, &target) {
+                lines.push(Passage { target, arrived: now(), answered: None });
+                noted.push((writer.journal.clone(), lines.len() - 1));
+            }
+        }
+        Noted(noted)
+    }
+
     pub(super) fn requests(&self, method: &str, pattern: &str) -> u64 {
         let state = self.state();
         let known = state.counts.iter();
@@ -119,7 +203,7 @@ impl Rules {
     pub(super) fn take(&self, method: &str, target: &str) -> Option<Action> {
         let target = decode(target);
         let mut state = self.state();
-        let State { rules, counts } = &mut *state;
+        let State { rules, counts, .. } = &mut *state;
         let mut counted = (method.to_owned(), target.clone());
         if counts.len() >= DIFFERENT && !counts.contains_key(&counted) {
             counted.1 = String::new();

@@ -137,6 +137,14 @@ struct Line {
 type Kept = Arc<Mutex<Option<Line>>>;
 
 async fn answer(shared: Arc<Shared>, kept: Kept, request: Request<Incoming>) -> anyhow::Result<Reply> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let noted = shared.rules.note(request.method().as_str(), target);
+    let reply = act(shared, kept, request).await?;
+    noted.answered();
+    Ok(reply)
+}
+
+async fn act(shared: Arc<Shared>, kept: Kept, request: Request<Incoming>) -> anyhow::Result<Reply> {
     let mut released = shared.released.subscribe();
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     match shared.rules.take(request.method().as_str(), target) {

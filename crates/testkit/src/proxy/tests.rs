@@ -107,6 +107,26 @@ async fn signed_requests_pass_unchanged_and_are_counted_as_people_write_them() {
 }
 
 #[tokio::test]
+async fn a_journal_says_when_a_request_arrived_and_when_it_was_answered() {
+    let server = Digits::start().await;
+    let proxy = server.proxy();
+    let journal = proxy.journal("GET", "/epoch=7/*");
+    let delay = Duration::from_millis(50);
+    proxy.on("GET", "*/slow").delay(delay);
+    proxy.on("GET", "*/lost").close_after();
+    for target in ["/epoch%3D7/slow", "/epoch=8/slow", "/epoch=7/lost"] {
+        get(&proxy, target).await;
+    }
+    let passages = journal.passages();
+    let targets: Vec<_> = passages.iter().map(|passage| passage.target.as_str()).collect();
+    assert_eq!(targets, ["/epoch=7/slow", "/epoch=7/lost"]);
+    assert!(passages[0].answered.unwrap() - passages[0].arrived >= delay, "{passages:?}");
+    assert_eq!(passages[1].answered, None, "an answer that never came has no instant");
+    assert!(passages[1].arrived > passages[0].answered.unwrap());
+    assert_eq!(journal.first("*/lost").as_ref(), passages.get(1));
+}
+
+#[tokio::test]
 async fn a_server_with_a_private_certificate_is_reached_by_whoever_trusts_its_authority() {
     let server = S3Server::with_tls().await.unwrap();
     server.create_bucket("secure").unwrap();

@@ -1,0 +1,114 @@
+//! Many policies, whose leaders renew their Leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use epochwarden::api::StateEpochPolicy;
+use epochwarden_testkit::wait::until;
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::{Contender, Stage};
+use crate::support::lease::now;
+
+/// How many are created at the same time.
+const AT_ONCE: usize = 16;
+
+/// Until when all must be at work.
+const DEADLINE: Duration = Duration::from_mins(15);
+
+pub(crate) struct Crowd {
+    pub(crate) leaders: Vec<Contender>,
+    leases: Api<Lease>,
+}
+
+/// Creates so many policies, each with a Lease and a root of its own, and waits until every fence stands.
+pub(crate) async fn gather(stage: &Stage, count: usize) -> Result<Crowd> {
+    let client = stage.cluster.client().await?;
+    let policies: Api<StateEpochPolicy> = Api::namespaced(client.clone(), &stage.namespace);
+    let leaders: Vec<Contender> = stream::iter(0..count)
+        .map(|number| {
+            let policies = &policies;
+            async move {
+                let name = format!("p-{number}");
+                let contender = stage.contender(&name).await?;
+                let policy = json!({
+                    "apiVersion": "epochwarden.io/v1alpha1",
+                    "kind": "StateEpochPolicy",
+                    "metadata": { "name": name, "namespace": stage.namespace },
+                    "spec": stage.spec(&name),
+                });
+                policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
+                anyhow::Ok(contender)
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut left = 0;
+    let ready = until("every fence to stand", DEADLINE, async || {
+        let all = policies.list(&ListParams::default()).await.ok()?.items;
+        left = all.iter().filter(|policy| !is_fenced(policy)).count();
+        (all.len() >= count && left == 0).then_some(())
+    });
+    ready.await.with_context(|| format!("{left} do not"))?;
+    Ok(Crowd { leaders, leases: Api::namespaced(client, &stage.namespace) })
+}
+
+fn is_fenced(policy: &StateEpochPolicy) -> bool {
+    let status = serde_json::to_value(&policy.status).unwrap_or(Value::Null);
+    let conditions = status["conditions"].as_array();
+    conditions.into_iter().flatten().any(|one| one["type"] == "FenceCurrent" && one["status"] == "True")
+}
+
+/// The renewals of a crowd, until it is ended.
+pub(crate) struct Renewing {
+    stop: CancellationToken,
+    tasks: JoinSet<Result<()>>,
+}
+
+impl Crowd {
+    /// Every leader renews once in `period`; their turns are spread over it.
+    pub(crate) fn renew(&self, period: Duration) -> Renewing {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let leases = Arc::new(self.leases.clone());
+        let count = u32::try_from(self.leaders.len()).unwrap_or(u32::MAX);
+        for (number, leader) in (0..count).zip(&self.leaders) {
+            let (leases, stop, name) = (Arc::clone(&leases), stop.clone(), leader.name.clone());
+            let turn = period * number / count;
+            tasks.spawn(async move {
+                let mut turns = interval_at(tokio::time::Instant::now() + turn, period);
+                turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        _ = turns.tick() => {}
+                    }
+                    let renewal =
+                        json!({ "spec": { "renewTime": now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string() } });
+                    leases.patch(&name, &PatchParams::default(), &Patch::Merge(&renewal)).await?;
+                }
+            });
+        }
+        Renewing { stop, tasks }
+    }
+}
+
+impl Renewing {
+    /// Ends them. A renewal that failed is an error: the load was not what it should have been.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a renewal")??;
+        }
+        Ok(())
+    }
+}

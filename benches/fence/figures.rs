@@ -1,0 +1,33 @@
+//! A distribution in few numbers.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Quantiles of what was measured.
+pub(crate) struct Figures {
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    worst: Duration,
+    count: usize,
+}
+
+impl Figures {
+    /// Of at least one measurement.
+    pub(crate) fn of(mut measured: Vec<Duration>) -> Self {
+        measured.sort_unstable();
+        let count = measured.len();
+        let at = |percent: usize| measured[(count * percent / 100).min(count - 1)];
+        Self { p50: at(50), p99: at(99), worst: measured[count - 1], count }
+    }
+
+    pub(crate) fn millis(span: Duration) -> f64 {
+        span.as_secs_f64() * 1000.0
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99, worst] = [self.p50, self.p99, self.worst].map(Self::millis);
+        write!(f, "p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms, of {}", self.count)
+    }
+}

@@ -1,0 +1,159 @@
+//! The servers, the operator, and the leaders whose changes are measured.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use epochwarden_store::Registers;
+use epochwarden_testkit::apiserver::Cluster;
+use epochwarden_testkit::proxy::{Journal, Proxy};
+use epochwarden_testkit::s3server::S3Server;
+use epochwarden_testkit::wait::until;
+use serde_json::{Value, json};
+
+use crate::LATENCY;
+use crate::figures::Figures;
+use crate::support::bucket::Bucket;
+use crate::support::lease::Leader;
+use crate::support::operator::Operator;
+use crate::support::policy::Policy;
+use crate::support::{cluster, secret};
+
+/// How long anything may take that is not measured.
+const DEADLINE: Duration = Duration::from_mins(10);
+
+pub(crate) struct Stage {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) namespace: String,
+    /// The same bucket, through the proxy.
+    bucket: Bucket,
+    fences: Journal,
+    _proxy: Proxy,
+}
+
+/// A leader, and how often the leadership has changed.
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) leader: Leader,
+    transitions: AtomicI32,
+}
+
+impl Stage {
+    pub(crate) async fn set(prefix: &str) -> Result<Self> {
+        let cluster = cluster().await?;
+        let namespace = cluster.namespace(prefix).await?;
+        let server = S3Server::shared().await?;
+        server.create_bucket(&namespace)?;
+        let proxy = Proxy::to(&server.endpoint())?;
+        proxy.on("*", "*").delay(LATENCY);
+        let fences = proxy.journal("PUT", "*/_epochwarden/fence/*");
+        let mut options = server.options();
+        for (name, value) in &mut options {
+            if name == "aws_endpoint" {
+                *value = proxy.url();
+            }
+        }
+        let bucket = Bucket::at(&format!("s3://{namespace}/state"), options)?;
+        secret(cluster, &namespace, "state", &bucket).await?;
+        Ok(Self { cluster, namespace, bucket, fences, _proxy: proxy })
+    }
+
+    /// The operator, whose log says little: writing it is not what is measured.
+    pub(crate) async fn operator(&self) -> Result<Operator> {
+        Operator::start_with(self.cluster, &self.namespace, &[], &[("RUST_LOG", "warn")]).await
+    }
+
+    pub(crate) fn spec(&self, name: &str) -> Value {
+        let mut store = self.bucket.store(Some("state"));
+        store["url"] = format!("{}/{name}", self.bucket.url).into();
+        json!({ "store": store, "vnodes": 4, "fence": { "leaseRef": { "name": name } } })
+    }
+
+    pub(crate) async fn contender(&self, name: &str) -> Result<Contender> {
+        let leader = Leader::new(self.cluster.client().await?, &self.namespace, name);
+        leader.lead("pod-0", 0).await?;
+        Ok(Contender { name: name.into(), leader, transitions: AtomicI32::new(0) })
+    }
+
+    /// A policy with its leader, whose fence stands.
+    pub(crate) async fn policy(&self, name: &str) -> Result<Contender> {
+        let contender = self.contender(name).await?;
+        let policy = Policy::apply(self.cluster, &self.namespace, name, self.spec(name)).await?;
+        policy.wait_for("FenceCurrent", "Published").await?;
+        Ok(contender)
+    }
+
+    /// What one PUT of a fence record takes, over a connection that is open already.
+    pub(crate) async fn put(&self, count: u64) -> Result<Figures> {
+        let below = self.bucket.at_name("straight")?;
+        let registers = Registers::new(below, "bench");
+        let mut measured = Vec::new();
+        for version in 1..=count {
+            let began = Instant::now();
+            registers.publish_fence(epochwarden_core::Version::new(version), "bench", None).await?;
+            measured.push(began.elapsed());
+        }
+        // The first one also lists, and opens the connection.
+        Ok(Figures::of(measured.split_off(1)))
+    }
+
+    /// Changes the leaders one after another, and measures each change until its record is durable.
+    pub(crate) async fn changes(&self, contenders: &[Contender], count: usize) -> Result<Figures> {
+        let mut measured = Vec::new();
+        for contender in contenders.iter().cycle().take(count) {
+            let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
+            contender.leader.lead(&format!("pod-{transitions}"), transitions).await?;
+            let accepted = Instant::now();
+            let record = format!("*/{}/_epochwarden/fence/{:020}", contender.name, transitions + 1);
+            let durable = until(&record, DEADLINE, async || self.fences.first(&record)?.answered);
+            let durable = durable.await.context("a change of a Lease was missed")?;
+            measured.push(durable.saturating_duration_since(accepted));
+        }
+        ensure!(!measured.is_empty(), "nothing was measured");
+        Ok(Figures::of(measured))
+    }
+}
+
+/// What a process has used so far.
+pub(crate) struct Effort {
+    at: Instant,
+    busy: Duration,
+    resident: u64,
+}
+
+impl Effort {
+    pub(crate) fn of(operator: &Operator) -> Result<Self> {
+        let process = PathBuf::from(format!("/proc/{}", operator.process.id()));
+        let stat = std::fs::read_to_string(process.join("stat"))?;
+        let fields = stat.rsplit_once(')').context("no name in stat")?.1.split_whitespace();
+        // User and system time, the 14th and 15th field, in hundredths of a second.
+        let ticks: u64 = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        let status = std::fs::read_to_string(process.join("status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        Ok(Self {
+            at: Instant::now(),
+            busy: Duration::from_millis(ticks * 10),
+            resident: resident.context("no VmRSS")?.parse()?,
+        })
+    }
+
+    pub(crate) fn since(&self, before: &Self) -> Spent {
+        let (time, busy) = (self.at - before.at, self.busy - before.busy);
+        Spent { cores: busy.as_secs_f64() / time.as_secs_f64(), time, mebibytes: self.resident / 1024 }
+    }
+}
+
+pub(crate) struct Spent {
+    cores: f64,
+    time: Duration,
+    mebibytes: u64,
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cores, time, mebibytes } = self;
+        write!(f, "{:.1} % of a core over {:.0} s, {mebibytes} MiB resident", cores * 100.0, time.as_secs_f64())
+    }
+}
