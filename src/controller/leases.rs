@@ -16,9 +16,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{NoAnswer, answer};
+use super::answer::{Lane, NoAnswer};
 use super::backoff::of_a_watch;
 use super::monotonic::Monotonic;
+
+/// How many Leases are fetched at once, for the fences of all policies.
+const FETCHES: usize = 32;
 
 /// Where a Lease is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,13 +52,14 @@ pub(crate) struct Leases {
     monotonic: Monotonic,
     seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
     restart: Notify,
+    lane: Lane,
 }
 
 impl Leases {
     /// Knows nothing yet.
     #[must_use]
     pub(crate) fn new(monotonic: Monotonic) -> Self {
-        Self { monotonic, seen: Mutex::default(), restart: Notify::new() }
+        Self { monotonic, seen: Mutex::default(), restart: Notify::new(), lane: Lane::new(FETCHES) }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<LeaseKey, watch::Sender<LeaseSeen>>> {
@@ -90,9 +94,14 @@ impl Leases {
     ///
     /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open.
     pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), NoAnswer> {
-        let asked = self.monotonic.now();
+        let mut asked = self.monotonic.now();
         let api = Api::<Lease>::namespaced(client.clone(), &key.namespace);
-        let lease = answer(api.get_opt(&key.name)).await?;
+        let request = async {
+            // What is heard while the turn is waited for is older than the answer.
+            asked = self.monotonic.now();
+            api.get_opt(&key.name).await
+        };
+        let lease = self.lane.answer(request).await?;
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
         if self.observe_answer(key, lease.as_ref(), asked)
             && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE)
