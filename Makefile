@@ -26,7 +26,7 @@ demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 
 test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 	@tools/test.sh
 
-test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away
+test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand
 	@tools/test.sh long
 
 bench-fence: prerequisites ## From a Lease change to the durable fence: 500 changes, alone and among 1,000 policies

@@ -2,11 +2,15 @@
 //!
 //! The client itself has to be patient, since a watch may be silent for minutes. A request that is waited for with a connection that
 //! has died would be as patient: the poll of a Lease, which is there for just that case, would hang with the watch.
+//!
+//! Nor do all policies ask at once: a request that finds no idle connection makes one, so a thousand at the same moment would be a
+//! thousand connections. Each kind of request has a [`Lane`] of its own, so that a fence never waits behind anybody's status.
 
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::select_ok;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// How long an answer to one request is waited for.
@@ -37,6 +41,30 @@ impl NoAnswer {
 /// Waits for one request, which is given up after [`PATIENCE`].
 pub(crate) async fn answer<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, NoAnswer> {
     answer_within(PATIENCE, request).await
+}
+
+/// One kind of request to the API server: so many of them are under way at once, whatever the number of policies. Who comes first is
+/// served first.
+#[derive(Debug)]
+pub(crate) struct Lane(Semaphore);
+
+impl Lane {
+    /// For `width` requests at once.
+    pub(crate) fn new(width: usize) -> Self {
+        Self(Semaphore::new(width))
+    }
+
+    /// A turn, for as long as it is kept. It is waited for as long as it takes.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // A lane is never closed.
+        self.0.acquire().await.ok()
+    }
+
+    /// Waits for its turn, and then for one request like [`answer`].
+    pub(crate) async fn answer<T>(&self, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, NoAnswer> {
+        let _turn = self.turn().await;
+        answer(request).await
+    }
 }
 
 async fn answer_within<T>(
@@ -81,6 +109,8 @@ fn refusal_is_an_answer<T>(result: Result<T, kube::Error>) -> Result<Result<T, k
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[tokio::test]
@@ -118,5 +148,19 @@ mod tests {
         let never_asked = async { panic!("asked although the first one answered") };
         assert_eq!(answer_of_either(std::future::ready(Ok(1)), never_asked).await.unwrap(), 1);
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_lets_so_many_pass_at_once_and_its_wait_is_not_the_servers_silence() {
+        let (lane, under_way, most) = (Lane::new(3), AtomicUsize::new(0), AtomicUsize::new(0));
+        let request = |()| async {
+            most.fetch_max(under_way.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let _ = timeout(PATIENCE / 2, std::future::pending::<()>()).await;
+            under_way.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, kube::Error>(())
+        };
+        let answers = futures::future::join_all([(); 30].map(|()| lane.answer(request(())))).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(most.into_inner(), 3);
     }
 }

@@ -10,6 +10,7 @@ use kube::Client;
 use tokio::sync::{Mutex, Semaphore, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::answer::Lane;
 use super::leases::Leases;
 use super::monotonic::Monotonic;
 use super::notices::Notices;
@@ -21,8 +22,15 @@ use crate::server::{Metrics, PolicyName};
 /// How often Secrets are read again, in all: a bound on what the operator asks of the API server, whatever the number of policies.
 const SECRET_READS_PER_SECOND: u32 = 100;
 
-/// How many stores may be probed at once. Who is probed answers, so that none waits for a dead one.
-const PROBES: usize = 64;
+/// How many Secrets are read at the same time.
+const SECRETS: usize = 8;
+
+/// How many statuses are written at the same time.
+const STATUSES: usize = 16;
+
+/// How many stores may be probed at once. Who is probed has just answered, so that none waits for a dead one. Each probe races creates, so
+/// many at once would only keep the fences of others waiting for this process.
+const PROBES: usize = 16;
 
 /// How many policies may wait to be looked at out of turn.
 const WAKES: usize = 1024;
@@ -80,6 +88,10 @@ pub(crate) struct Context {
     pub(crate) probes: Semaphore,
     /// Asks for a look at one policy, soon. One that is lost to a full channel comes with the next regular look.
     pub(crate) wake: broadcast::Sender<PolicyName>,
+    /// The way of the Secrets that are read.
+    pub(crate) secret_lane: Lane,
+    /// The way of the statuses that are written.
+    pub(crate) status_lane: Lane,
     secret_reads: Mutex<Interval>,
     addresses: AddressRules,
 }
@@ -141,6 +153,8 @@ impl Context {
             seal_checks: Semaphore::new(CHECKS),
             probes: Semaphore::new(PROBES),
             wake: broadcast::Sender::new(WAKES),
+            secret_lane: Lane::new(SECRETS),
+            status_lane: Lane::new(STATUSES),
             secret_reads: Mutex::new(reads),
             addresses: settings.surroundings.rules(&settings.allow_endpoints),
             settings,

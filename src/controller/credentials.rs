@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use epochwarden_store::AllowedHost;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use url::Url;
 
-use super::answer::answer;
+use super::context::Context;
 use super::stores::StoreProblem;
 use crate::api::condition::StoreReady;
 use crate::api::spec::{CaRef, SECRET_KEYS, StoreSpec};
@@ -27,18 +27,18 @@ pub(super) struct Secrets {
 }
 
 /// Reads the Secrets that a policy's store names. One GET for each; nothing of their values is in an error.
-pub(super) async fn read(client: &Client, namespace: &str, store: &StoreSpec) -> Result<Secrets, StoreProblem> {
+pub(super) async fn read(context: &Context, namespace: &str, store: &StoreSpec) -> Result<Secrets, StoreProblem> {
     let mut secrets = Secrets { options: None, ca: Vec::new(), identity: String::new() };
     if let Some(credentials) = &store.credentials {
         let name = &credentials.secret_ref.name;
-        let (identity, data) = get(client, namespace, name, "spec.store.credentials.secretRef").await?;
+        let (identity, data) = get(context, namespace, name, "spec.store.credentials.secretRef").await?;
         let options = options(data).map_err(|problem| invalid(namespace, name, &problem))?;
         secrets.options = Some(options);
         secrets.identity = identity;
     }
     if let Some(ca) = &store.ca {
         let CaRef { name, key } = &ca.secret_ref;
-        let (identity, mut data) = get(client, namespace, name, "spec.store.ca.secretRef").await?;
+        let (identity, mut data) = get(context, namespace, name, "spec.store.ca.secretRef").await?;
         let Some(ByteString(value)) = data.remove(key) else {
             let message = format!(
                 "the Secret {namespace}/{name} has no key {key:?} for the certificate authority: add it, or correct \
@@ -55,13 +55,13 @@ pub(super) async fn read(client: &Client, namespace: &str, store: &StoreSpec) ->
 
 /// One Secret: which state of it, and its entries.
 async fn get(
-    client: &Client,
+    context: &Context,
     namespace: &str,
     name: &str,
     field: &str,
 ) -> Result<(String, BTreeMap<String, ByteString>), StoreProblem> {
-    let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    match answer(api.get_opt(name)).await {
+    let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    match context.secret_lane.answer(api.get_opt(name)).await {
         Ok(Some(secret)) => {
             let identity =
                 format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());

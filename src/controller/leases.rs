@@ -16,9 +16,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{NoAnswer, answer_of_either};
+use super::answer::{Lane, NoAnswer, answer_of_either};
 use super::backoff::of_a_watch;
 use super::monotonic::Monotonic;
+
+/// How many Leases are fetched at once, for the fences of all policies.
+const FETCHES: usize = 32;
 
 /// Where a Lease is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +53,7 @@ pub(crate) struct Leases {
     afresh: Client,
     seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
     restart: Notify,
+    lane: Lane,
 }
 
 impl std::fmt::Debug for Leases {
@@ -62,7 +66,7 @@ impl Leases {
     /// Knows nothing yet. `afresh` asks where the usual client gets no answer.
     #[must_use]
     pub(crate) fn new(monotonic: Monotonic, afresh: Client) -> Self {
-        Self { monotonic, afresh, seen: Mutex::default(), restart: Notify::new() }
+        Self { monotonic, afresh, seen: Mutex::default(), restart: Notify::new(), lane: Lane::new(FETCHES) }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<LeaseKey, watch::Sender<LeaseSeen>>> {
@@ -98,12 +102,15 @@ impl Leases {
     /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open. What
     /// made it so has often silenced the connections in the pool as well, so a second request follows over a new one.
     pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), NoAnswer> {
-        let asked = self.monotonic.now();
         let get = |client: &Client| {
             let api = Api::<Lease>::namespaced(client.clone(), &key.namespace);
             async move { api.get_opt(&key.name).await }
         };
+        let turn = self.lane.turn().await;
+        // What was heard while the turn was waited for is older than the answer.
+        let asked = self.monotonic.now();
         let lease = answer_of_either(get(client), get(&self.afresh)).await?;
+        drop(turn);
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
         if self.observe_answer(key, lease.as_ref(), asked)
             && silent_since.is_some_and(|heard| asked.saturating_sub(heard) > WATCH_GRACE)

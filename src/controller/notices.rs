@@ -3,10 +3,13 @@
 //! An Event is a courtesy: state belongs in the status. So nobody waits for one: they go through a bounded queue, and when the API server
 //! does not take them fast enough the newest are dropped, which the log says.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
@@ -14,6 +17,12 @@ use crate::api::condition::FenceCurrent;
 
 /// How many Events may wait for the API server.
 const QUEUE: usize = 256;
+
+/// How many Events are remembered at most: one that comes again is counted then, and not recorded anew.
+const REMEMBERED: usize = 128;
+
+/// How long they are remembered when no other comes, which is as long as the recorder counts them together.
+const MEMORY: Duration = Duration::from_mins(6);
 
 /// Why an Event is sent: its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,13 +147,20 @@ impl Notices {
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()>) {
         let (queue, mut notices) = mpsc::channel::<Notice>(QUEUE);
-        let recorder = Recorder::new(client, Reporter { controller: "epochwarden".into(), instance });
+        // A recorder lets go of what is old only when it records, and of nothing before: so it is a new one now and then.
+        let reporter = Reporter { controller: "epochwarden".into(), instance };
+        let new = move || Recorder::new(client.clone(), reporter.clone());
         let publish = async move {
+            let (mut recorder, mut count) = (new(), 0);
             loop {
                 let notice = tokio::select! {
                     () = shutdown.cancelled() => return,
-                    notice = notices.recv() => notice,
+                    notice = timeout(MEMORY, notices.recv()) => notice,
                 };
+                if notice.is_err() || count == REMEMBERED {
+                    (recorder, count) = (new(), 0);
+                }
+                let Ok(notice) = notice else { continue };
                 let Some(Notice { reference, reason, note }) = notice else { return };
                 let event = Event {
                     type_: reason.type_(),
@@ -153,6 +169,7 @@ impl Notices {
                     action: reason.action().into(),
                     secondary: None,
                 };
+                count += 1;
                 if let Err(error) = answer(recorder.publish(&event, &reference)).await {
                     tracing::warn!(%error, reason = reason.as_str(), "an Event could not be recorded; its message is in the log above");
                 }

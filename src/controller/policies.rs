@@ -50,6 +50,8 @@ impl Policies {
     }
 
     /// What the watch shows of policies that have to be looked at, and the store that it fills. Deletions end the work at once.
+    ///
+    /// Of a policy's text, who wrote which field is most, and nobody asks for it: it is not kept.
     pub(super) fn watch(
         &self,
     ) -> (reflector::Store<Stored>, impl Stream<Item = Result<Stored, watcher::Error>> + Send + use<>) {
@@ -65,7 +67,8 @@ impl Policies {
         let (reader, writer) = reflector::store::<Stored>();
         let (context, registry, relisted) =
             (Arc::clone(&self.context), Arc::clone(&self.registry), Arc::clone(&self.relisted));
-        let stream = reflector::reflector(writer, watcher(api, config).backoff(of_a_watch()))
+        let watch = watcher(api, config).backoff(of_a_watch()).modify(|policy| policy.meta_mut().managed_fields = None);
+        let stream = reflector::reflector(writer, watch)
             .inspect(move |event| match event {
                 Ok(watcher::Event::Delete(policy)) => {
                     registry.remove(&policy.uid().unwrap_or_default());

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use tokio::time::Instant;
 
-use super::answer::{NoAnswer, answer};
+use super::answer::NoAnswer;
 use super::backoff::Backoff;
 use super::context::Context;
 use super::registry::Handle;
@@ -32,7 +32,7 @@ pub(super) trait Destination: Send + Sync {
 
 /// Runs until the policy's work has ended, and writes how it ended.
 pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
-    report(&context, &handle, &context.client).await;
+    report(&context, &handle, context.as_ref()).await;
 }
 
 /// The same, to any destination.
@@ -122,7 +122,7 @@ fn without_progress(status: &StateEpochPolicyStatus) -> StateEpochPolicyStatus {
 }
 
 #[async_trait]
-impl Destination for Client {
+impl Destination for Context {
     async fn write(&self, policy: &StateEpochPolicy, status: &StateEpochPolicyStatus) -> Result<(), NoAnswer> {
         let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
         let name = policy.metadata.name.as_deref().unwrap_or_default();
@@ -133,9 +133,9 @@ impl Destination for Client {
             "metadata": { "name": name, "uid": policy.metadata.uid },
             "status": status,
         });
-        let api = Api::<StateEpochPolicy>::namespaced(self.clone(), namespace);
+        let api = Api::<StateEpochPolicy>::namespaced(self.client.clone(), namespace);
         let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(patch));
-        answer(api.patch_status(name, &params, &patch)).await.map(|_| ())
+        self.status_lane.answer(api.patch_status(name, &params, &patch)).await.map(|_| ())
     }
 }
 

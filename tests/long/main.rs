@@ -1,4 +1,4 @@
-//! End to end, and long: operators that are killed again and again, an API server that is away.
+//! End to end, and long: operators that are killed again and again, an API server that is away, policies by the thousand.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
 )]
 
 mod away;
+mod crowds;
 mod kills;
 #[allow(dead_code, reason = "made for the end-to-end tests, which use all of it")]
 #[path = "../e2e/support/mod.rs"]

@@ -45,7 +45,7 @@ pub(crate) async fn current(context: &Context, handle: &Handle) -> Result<Stores
     let not_ready = || NotReady::now(&handle.observed.borrow());
     let stores = held.borrow_and_update().clone().ok_or_else(not_ready)?;
     let policy = handle.current();
-    match credentials::read(&context.client, &handle.name.namespace, &policy.spec.store).await {
+    match credentials::read(context, &handle.name.namespace, &policy.spec.store).await {
         Ok(secrets) if stores.were_made_with(&secrets) => Ok(stores),
         // An API server that does not answer for a moment says nothing about the credentials that are held.
         Err(problem) if !problem.lasting => Ok(stores),

@@ -57,7 +57,7 @@ impl Keeper {
     /// The store's clients, claimed and probed where the policy writes to it.
     pub(super) async fn open(&mut self, policy: &StateEpochPolicy, look: Look) -> Result<Stores, StoreProblem> {
         let store = &policy.spec.store;
-        let secrets = credentials::read(&self.context.client, &self.handle.name.namespace, store).await?;
+        let secrets = credentials::read(&self.context, &self.handle.name.namespace, store).await?;
         let identity = Identity {
             url: store.url.clone(),
             options: store.options.clone().into_iter().collect(),

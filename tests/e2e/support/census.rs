@@ -50,16 +50,10 @@ impl Crowd {
         Ok(Self { cluster, namespace, api, folder: tempfile::tempdir()?, bucket })
     }
 
-    /// The operator of this crowd, on an allocator that lets go of what is free: so its size says something.
+    /// The operator of this crowd.
     pub(crate) async fn operator(&self) -> Result<Operator> {
         let root = self.folder.path().display().to_string();
-        // Whatever is as large as the buffer of a connection goes back at once, so that a busy moment does not count for ever.
-        let environment = [
-            ("MALLOC_ARENA_MAX", "1"),
-            ("MALLOC_MMAP_THRESHOLD_", "4096"),
-            ("MALLOC_TRIM_THRESHOLD_", "65536"),
-            ("RUST_LOG", "warn,epochwarden=debug"),
-        ];
+        let environment = [("RUST_LOG", "warn,epochwarden=debug")];
         Operator::start_with(self.cluster, &self.namespace, &["--allow-file-root", &root], &environment).await
     }
 
