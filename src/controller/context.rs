@@ -186,25 +186,24 @@ impl Context {
     /// The same, with a clock of the test's own.
     #[cfg(test)]
     pub(crate) fn alone_at(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Self::assembled(clock, |_| ())
+        Self::assembled(clock, "http://127.0.0.1:1", |_| ())
     }
 
-    /// The same, with these settings changed.
+    /// One that asks this API server, with these settings changed.
     #[cfg(test)]
-    pub(crate) fn alone_with(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
-        Self::assembled(Arc::new(epochwarden_store::SystemClock), change)
+    pub(crate) fn alone_facing(api_server: &str, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
+        Self::assembled(Arc::new(epochwarden_store::SystemClock), api_server, change)
     }
 
     /// Both.
     #[cfg(test)]
     pub(crate) fn alone_as(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
-        Self::assembled(clock, change)
+        Self::assembled(clock, "http://127.0.0.1:1", change)
     }
 
     #[cfg(test)]
-    fn assembled(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
-        let nowhere = "http://127.0.0.1:1".parse().unwrap();
-        let client = Client::try_from(kube::Config::new(nowhere)).unwrap();
+    fn assembled(clock: Arc<dyn Clock>, api_server: &str, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
+        let client = Client::try_from(kube::Config::new(api_server.parse().unwrap())).unwrap();
         let mut settings = Settings {
             watch_namespaces: Vec::new(),
             policy_selector: None,

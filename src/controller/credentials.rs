@@ -1,6 +1,7 @@
 //! A store's credentials: what of a Secret becomes an option of the client, and who may use the operator's own.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use epochwarden_store::AllowedHost;
 use k8s_openapi::ByteString;
@@ -152,8 +153,9 @@ pub(super) fn check_ambient(options: &[(String, String)], allowed: &[AllowedHost
     Ok(())
 }
 
-/// Refuses a folder outside of the roots that the cluster's operator allowed. Symbolic links count as where they lead.
-pub(super) fn check_file_root(url: &str, roots: &[std::path::PathBuf]) -> Result<(), StoreProblem> {
+/// Refuses a folder outside of the roots that the cluster's operator allowed. Symbolic links count as where they lead, which is what this
+/// gives.
+pub(super) fn check_file_root(url: &str, roots: &[PathBuf]) -> Result<PathBuf, StoreProblem> {
     let refuse = |message: String| StoreProblem { reason: StoreReady::InvalidConfiguration, message, lasting: true };
     let path = Url::parse(url)
         .ok()
@@ -169,7 +171,7 @@ pub(super) fn check_file_root(url: &str, roots: &[std::path::PathBuf]) -> Result
     })?;
     let allowed = roots.iter().any(|root| root.canonicalize().is_ok_and(|root| resolved.starts_with(root)));
     if allowed {
-        Ok(())
+        Ok(resolved)
     } else {
         Err(refuse(format!("{url} lies outside of the folders that this operator allows (--allow-file-root)")))
     }
@@ -334,10 +336,10 @@ mod tests {
         let link = allowed.path().join("link");
         std::os::unix::fs::symlink(other.path(), &link).unwrap();
         let roots = [allowed.path().to_owned()];
-        let check = |path: &std::path::Path, roots: &[std::path::PathBuf]| {
+        let check = |path: &std::path::Path, roots: &[PathBuf]| {
             check_file_root(Url::from_file_path(path).unwrap().as_str(), roots).map_err(|problem| problem.message)
         };
-        assert_eq!(check(&inside, &roots), Ok(()));
+        assert_eq!(check(&inside, &roots), Ok(inside.canonicalize().unwrap()));
         assert!(check(&inside, &[]).unwrap_err().contains("--allow-file-root"));
         assert!(check(other.path(), &roots).unwrap_err().contains("outside"));
         assert!(check(&link, &roots).unwrap_err().contains("outside"));

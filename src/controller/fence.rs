@@ -5,37 +5,45 @@
 mod again;
 mod subscription;
 mod told;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use epochwarden_core::Version;
-use epochwarden_core::lease::{self, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
+use epochwarden_core::lease::{self, FenceDecision, FenceSeen, RecordSeen, Term};
 use epochwarden_core::register::RegisterKind;
 use epochwarden_store::registers::Record;
-use epochwarden_store::{ErrorClass, Published, Registers, StoreError};
+use epochwarden_store::{Published, Registers, StoreError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use again::{Again, Stopped, contested, opening};
 use subscription::{Subscription, changed};
-use told::{status_of, status_of_nobody, worded_once};
+use told::{status_of, status_of_nobody};
 
 use super::backoff::Backoff;
 use super::context::Context;
 use super::leases::{LeaseKey, LeaseSeen};
-use super::notices::Reason;
-use super::observed::Said;
 use super::registry::Handle;
 use super::stores::Stores;
 use crate::api::StateEpochPolicy;
-use crate::api::condition::{FenceCurrent, Reason as _};
+use crate::api::condition::FenceCurrent;
 
 /// How long the task sleeps when only a change can give it something to do.
 const IDLE: Duration = Duration::from_hours(1);
 
+/// How long the store may leave a request unanswered before `FenceCurrent` says so. As long as one request may take: what comes after it
+/// is another try, and a fence that nobody has heard of stops nobody.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
 /// How often one look may go from decision to action and back, before it waits: each round follows a reading that changed.
 const ROUNDS: usize = 6;
+
+/// What is tried, in the words of the status.
+const READING: &str = "reading the registers";
+const READING_RECORD: &str = "reading the fence record";
+const PUBLISHING: &str = "publishing the fence";
 
 /// Runs the fence path until the policy's work ends.
 pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
@@ -63,7 +71,7 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
 /// What one client knows of the fence.
 struct Known {
     stores: Stores,
-    registers: Registers,
+    registers: Arc<Registers>,
     fence: FenceSeen,
 }
 
@@ -77,6 +85,9 @@ struct FenceTask {
     /// Whether anything was found out since the task began.
     decided: bool,
     backoff: Backoff,
+    /// When the store task is next asked to look at a store that refuses this one.
+    look_again_due: Duration,
+    refusals: Backoff,
 }
 
 impl FenceTask {
@@ -89,6 +100,8 @@ impl FenceTask {
             doubt: Arc::default(),
             decided: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            look_again_due: Duration::ZERO,
+            refusals: Backoff::new(Duration::from_secs(10), Duration::from_mins(10)),
         }
     }
 
@@ -110,6 +123,8 @@ impl FenceTask {
         match self.advance(&policy, &subscription).await {
             Ok(term) => {
                 self.backoff.reset();
+                self.refusals.reset();
+                self.look_again_due = Duration::ZERO;
                 self.decided = true;
                 self.current(&term);
                 self.wait(Again::InTime)
@@ -184,7 +199,7 @@ impl FenceTask {
                 FenceDecision::Refused(refusal) => return Err(self.refused(refusal)),
             }
         }
-        Err(self.failed("the Lease and the fence keep changing; looking again shortly".into()))
+        Err(self.failed("the Lease and the fence keep changing; looking again shortly"))
     }
 
     async fn fetch(&mut self, key: &LeaseKey) -> Result<(), Stopped> {
@@ -219,9 +234,9 @@ impl FenceTask {
             return Err(contested());
         }
         if self.known.as_ref().is_none_or(|known| !known.stores.is_same(&stores)) {
-            let registers = Registers::new(stores.fence.clone(), self.context.publisher.clone());
+            let registers = Arc::new(Registers::new(stores.fence.clone(), self.context.publisher.clone()));
             registers.remember(&self.handle.observed.borrow().seen);
-            let fence = match registers.read().await {
+            let fence = match self.patiently(READING, registers.read()).await {
                 Ok(reading) if !self.handle.saw(&reading) => return Err(contested()),
                 Ok(reading) => self.stands(&registers, reading.fence).await?,
                 // From here on the store task watches over it.
@@ -229,7 +244,7 @@ impl FenceTask {
                     self.handle.look_again.notify_one();
                     return Err(Stopped { again: Again::After(self.backoff.next()), ..self.refused(lost.into()) });
                 }
-                Err(error) => return Err(self.store_failed("reading the registers", &error)),
+                Err(error) => return Err(self.store_failed(READING, &error)),
             };
             self.known = Some(Known { stores, registers, fence });
         }
@@ -243,11 +258,11 @@ impl FenceTask {
         if highest <= known {
             return Ok(stands_at(highest));
         }
-        let (record, status) = match registers.fence_record(highest).await {
+        let (record, status) = match self.patiently(READING_RECORD, registers.fence_record(highest)).await {
             Ok(Some(Record::Readable(record))) => (RecordSeen::Read(record.clone()), status_of(record)),
             Ok(Some(Record::Unreadable { .. })) => (RecordSeen::Unreadable, status_of_nobody(highest)),
             Ok(None) => (RecordSeen::Unread, status_of_nobody(highest)),
-            Err(error) => return Err(self.store_failed("reading the fence record", &error)),
+            Err(error) => return Err(self.store_failed(READING_RECORD, &error)),
         };
         self.show_version(highest);
         self.handle.observed.send_modify(|observed| {
@@ -258,25 +273,29 @@ impl FenceTask {
     }
 
     async fn read_record(&mut self, term: &Term) -> Result<(), Stopped> {
-        let known = self.known().await?;
-        match known.registers.fence_record(term.version).await {
-            Ok(Some(Record::Readable(record))) => known.fence.record = RecordSeen::Read(record),
-            Ok(Some(Record::Unreadable { .. })) => known.fence.record = RecordSeen::Unreadable,
+        let registers = Arc::clone(&self.known().await?.registers);
+        let record = match self.patiently(READING_RECORD, registers.fence_record(term.version)).await {
+            Ok(Some(Record::Readable(record))) => RecordSeen::Read(record),
+            Ok(Some(Record::Unreadable { .. })) => RecordSeen::Unreadable,
             // The highest record of all cannot go away, so the listing that named it is not to be trusted any more.
             Ok(None) => {
                 self.known = None;
                 return Err(
-                    self.failed(format!("the fence record of version {} was listed and is not there", term.version))
+                    self.failed(&format!("the fence record of version {} was listed and is not there", term.version))
                 );
             }
-            Err(error) => return Err(self.store_failed("reading the fence record", &error)),
+            Err(error) => return Err(self.store_failed(READING_RECORD, &error)),
+        };
+        if let Some(known) = &mut self.known {
+            known.fence.record = record;
         }
         Ok(())
     }
 
     async fn publish(&mut self, term: &Term, event: Option<Duration>) -> Result<(), Stopped> {
-        let known = self.known().await?;
-        let published = known.registers.publish_fence(term.version, &term.holder, Some(&term.lease)).await;
+        let registers = Arc::clone(&self.known().await?.registers);
+        let published = registers.publish_fence(term.version, &term.holder, Some(&term.lease));
+        let published = self.patiently(PUBLISHING, published).await;
         let at = self.context.clock.now();
         let result = match &published {
             Ok(Published::Created) => "created",
@@ -295,7 +314,7 @@ impl FenceTask {
             }
             Ok(Published::AlreadyThere) | Err(StoreError::FenceConflict { .. }) => term.version,
             Ok(Published::Superseded { by }) => by,
-            Err(error) => return Err(self.store_failed("publishing the fence", &error)),
+            Err(error) => return Err(self.store_failed(PUBLISHING, &error)),
         };
         if let Some(known) = &mut self.known {
             known.fence = stands_at(highest);
@@ -331,57 +350,6 @@ impl FenceTask {
                 cancel.run_until_cancelled(trim).await;
             });
         }
-    }
-
-    /// A Lease that is gone or silent is looked at again by events and polls; so is every other refusal, for it hangs on the Lease.
-    fn refused(&self, refusal: FenceRefusal) -> Stopped {
-        let duration = self.lease.as_ref().and_then(|lease| lease.peek().lease?.duration);
-        let refusal = worded_once(refusal, duration);
-        Stopped { reason: FenceCurrent::from(&refusal), message: refusal.to_string(), again: Again::InTime }
-    }
-
-    fn store_failed(&mut self, doing: &str, error: &StoreError) -> Stopped {
-        // What was known may be wrong after a failure: read it again.
-        self.known = None;
-        let first = self.handle.observed.borrow().fence.reason != FenceCurrent::PublishFailed;
-        let look_again = match error.class() {
-            ErrorClass::AccessDenied | ErrorClass::BucketNotFound => true,
-            // The store task tries again by itself from then on, and less often than this one does.
-            ErrorClass::Unreachable => first,
-            _ => false,
-        };
-        if look_again {
-            self.handle.look_again.notify_one();
-        }
-        self.failed(format!("{doing}: {error}"))
-    }
-
-    fn failed(&mut self, message: String) -> Stopped {
-        Stopped { reason: FenceCurrent::PublishFailed, message, again: Again::After(self.backoff.next()) }
-    }
-
-    fn stopped(&mut self, stopped: Stopped) -> Duration {
-        let Stopped { reason, message, again } = stopped;
-        self.decided |= reason != FenceCurrent::Pending;
-        let decided = self.decided;
-        let mut transition = false;
-        self.handle.observed.send_if_modified(|observed| {
-            // What an earlier life found out stands until this one has found out something.
-            if !decided && observed.fence.reason != reason {
-                return false;
-            }
-            transition = observed.fence.reason != reason;
-            observed.fence.replace(Said::new(reason, message.clone()))
-        });
-        if transition {
-            if let Some(notice) = Reason::of_fence(reason) {
-                self.context.notices.send(&self.handle.reference, notice, message);
-            } else {
-                let (namespace, policy) = (&self.handle.name.namespace, &self.handle.name.name);
-                tracing::info!(namespace, policy, reason = reason.as_str(), "{message}");
-            }
-        }
-        self.wait(again)
     }
 
     fn wait(&self, again: Again) -> Duration {

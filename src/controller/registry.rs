@@ -1,7 +1,7 @@
 //! The policies that this process works for: one [`Handle`] each, keyed by uid, with the tasks that belong to it.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use epochwarden_core::register::{OwnerRecord, Reading};
@@ -38,8 +38,10 @@ pub(crate) struct Handle {
     pub(crate) look_again: Notify,
     /// Asks the store task to probe the store again, whatever is known of it.
     pub(crate) probe_requested: Notify,
-    /// Asks the store task to claim and to probe, though the policy by itself writes nothing.
+    /// Asks the store task to claim and to probe, though the policy by itself writes nothing: somebody of `writers` does.
     pub(crate) write_requested: Notify,
+    /// How many runs under way write to the root.
+    pub(crate) writers: Arc<AtomicUsize>,
     /// Set by a run that has met a newer layout: the store task looks at the epochs, too.
     pub(crate) layout_doubted: AtomicBool,
     /// Whether a prune is owed to other credentials than it had.
@@ -73,6 +75,7 @@ impl Handle {
             look_again: Notify::new(),
             probe_requested: Notify::new(),
             write_requested: Notify::new(),
+            writers: Arc::default(),
             layout_doubted: AtomicBool::new(false),
             owed: Owed::default(),
             approved: watch::Sender::new(None),

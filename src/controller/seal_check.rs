@@ -159,25 +159,25 @@ fn observe(
     let sealing = index.sealing();
     let stalled = stalled_sealing(&sealing, now, stalled_after).map(|finding| in_words(&FindingStatus::from(&finding)));
     let mut turned = None;
-    let mut superseded = false;
+    let newest = index.newest_sealed().map(|(epoch, _)| epoch);
     handle.observed.send_if_modified(|observed| {
-        // A run has listed everything meanwhile, and knows better.
-        superseded = observed.epochs.as_ref() != before;
-        if superseded {
-            return false;
-        }
         let said = observed.audit_said().map(|said| said.reason);
-        let epochs = Some(epochs(observed, index, now));
-        let mut news = without_time(epochs.as_ref()) != without_time(observed.epochs.as_ref());
-        news |= observed.stalled != stalled;
-        observed.epochs = epochs;
-        observed.stalled.clone_from(&stalled);
+        let mut news = false;
+        let mut stalled = stalled.as_ref();
+        if observed.epochs.as_ref() == before {
+            let epochs = Some(epochs(observed, index, now));
+            news = without_time(epochs.as_ref()) != without_time(observed.epochs.as_ref());
+            observed.epochs = epochs;
+        } else {
+            // A run has listed everything meanwhile, and knows better. A seal that only it has seen was made since, so nothing has stalled;
+            // otherwise no run says whether sealing has.
+            stalled = stalled.filter(|_| observed.epochs.as_ref().and_then(|epochs| epochs.latest_committed) <= newest);
+        }
+        news |= observed.stalled.as_ref() != stalled;
+        observed.stalled = stalled.cloned();
         turned = Some((said, observed.audit_said().map(|said| said.reason)));
         news
     });
-    if superseded {
-        return;
-    }
     runs::show(context, handle, &handle.observed.borrow());
     // Once per transition.
     match turned {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use epochwarden_store::{Capabilities, ErrorClass, Root, StoreError};
 use tokio::time::Instant;
 
-pub(crate) use handout::{NotReady, current, for_writing};
+pub(crate) use handout::{NotReady, Writing, current, for_writing};
 pub(crate) use owed::Owed;
 
 use super::context::Context;
@@ -120,7 +120,7 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
             _ = policy.changed() => {}
             () = handle.look_again.notified() => {}
             () = handle.probe_requested.notified() => keeper.wants_probe(),
-            () = handle.write_requested.notified() => keeper.wants_to_write(),
+            () = handle.write_requested.notified() => {}
             () = tokio::time::sleep_until(Instant::now() + wait) => look = keeper.due(),
         }
     }

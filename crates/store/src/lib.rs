@@ -30,7 +30,7 @@ pub use http::addresses::{AddressRules, AllowedHost, RefusedAddress};
 pub use listing::{check_layout, list_epoch, list_epochs, list_index, list_inventory, list_registers};
 pub use observe::{Observer, Operation, Outcome, RequestCounter, RequestCounts};
 pub use registers::{Owned, Published, Registers};
-pub use root::{Capabilities, OPTION_KEYS, Root, RootSettings, SECRET_KEYS};
+pub use root::{Capabilities, OPTION_KEYS, Root, RootSettings, SECRET_KEYS, ask_folder};
 
 /// The code of the README is compiled, so that a newcomer can copy it.
 #[cfg(doctest)]

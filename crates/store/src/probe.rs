@@ -65,6 +65,12 @@ impl ProbeReport {
             self.problems.iter().filter(|problem| problem.is_unsafe).map(Problem::to_string).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
+
+    /// Whether keys of the probe are still there, because the store keeps them: every further probe leaves some more.
+    #[must_use]
+    pub fn leaves_keys(&self) -> bool {
+        self.problems.iter().any(|problem| problem.kind == ProblemKind::LeftBehind)
+    }
 }
 
 /// Why a probe says nothing about the store.
@@ -209,18 +215,37 @@ impl Trial {
 
     /// Writes a key, whatever stands there. One PUT.
     async fn put(&mut self, key: &str, body: &'static str) -> Result<(), Stop> {
-        let path = self.path(key)?;
-        self.remains = true;
-        match self.root.store().put(&path, PutPayload::from_static(body.as_bytes())).await {
-            Ok(answer) => {
-                self.saw_version(&answer);
-                Ok(())
+        self.write(key, body).await?.map_err(|error| self.refused_write(key, error))
+    }
+
+    /// Writes a key that is there. Where a lock keeps it as it is, which hurts nobody but prune, that is said. One PUT.
+    async fn overwrites(&mut self, key: &str, body: &'static str) -> Result<bool, Stop> {
+        match self.write(key, body).await? {
+            Ok(()) => Ok(true),
+            Err(error) if cause::locked(&error) => {
+                self.capabilities.object_lock = true;
+                self.problem(
+                    ProblemKind::ObjectLock,
+                    format_args!(
+                        "the bucket takes new keys and keeps them under a lock ({}), so that what is pruned is still stored and paid for \
+                         until that ends",
+                        cause::plain(&error)
+                    ),
+                );
+                Ok(false)
             }
             Err(error) => Err(self.refused_write(key, error)),
         }
     }
 
-    /// A write that the store refuses whatever its condition.
+    async fn write(&mut self, key: &str, body: &'static str) -> Result<Result<(), Error>, StoreError> {
+        let path = self.path(key)?;
+        self.remains = true;
+        let written = self.root.store().put(&path, PutPayload::from_static(body.as_bytes())).await;
+        Ok(written.map(|answer| self.saw_version(&answer)))
+    }
+
+    /// A write that the store refuses whatever its condition, and though nothing stands there.
     fn refused_write(&mut self, key: &str, error: Error) -> Stop {
         if !cause::locked(&error) {
             return self.root.error(Operation::Put, key, error).into();

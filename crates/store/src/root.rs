@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::list::PaginatedListStore;
@@ -16,18 +15,17 @@ use crate::observe::calls::Observed;
 use crate::observe::{Observer, Operation, RequestCounts, Watch};
 
 mod capabilities;
+mod folder;
 mod options;
 mod providers;
 mod settings;
 mod url;
 
 pub use capabilities::Capabilities;
+pub use folder::ask as ask_folder;
 pub use options::{OPTION_KEYS, SECRET_KEYS};
 use providers::Clients;
 pub use settings::RootSettings;
-
-/// How long a folder may take to be looked at.
-const FOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which kind of store a root is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +133,9 @@ impl Root {
             Provider::Gcs => providers::gcs(&wiring)?,
             Provider::Azure => providers::azure(&wiring)?,
             Provider::Local | Provider::Other => {
-                folder = Some(PathBuf::from(&location.path));
-                let store = Arc::new(Observed::new(providers::local(&location)?, watch.clone()));
+                let (store, path) = providers::local(&location)?;
+                folder = Some(path);
+                let store = Arc::new(Observed::new(store, watch.clone()));
                 Clients { store, paginated: None, one_by_one: None }
             }
         };
@@ -255,6 +254,13 @@ impl Root {
         self.inner.name
     }
 
+    /// The folder that the clients work in, where the root is one: where the links of its URL led when it was opened. Links that change
+    /// later change nothing about it.
+    #[must_use]
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.inner.folder.as_deref()
+    }
+
     /// The observer that was given.
     #[must_use]
     pub fn observer(&self) -> &Arc<dyn Observer> {
@@ -295,16 +301,11 @@ impl Root {
         format!("{}/{key}", self.inner.url)
     }
 
-    /// Fails when the root is a folder that is gone: its listing would come out empty instead. A folder on a server that is away can keep
-    /// whoever asks waiting for ever, so it is not asked on a thread that others need, and not waited for.
+    /// Fails when the root is a folder that is gone: its listing would come out empty instead.
     pub(crate) async fn check_present(&self) -> Result<(), StoreError> {
         let Some(folder) = self.inner.folder.clone() else { return Ok(()) };
         let url = self.inner.url.clone();
-        let asked = tokio::task::spawn_blocking(move || providers::check_folder(&folder, &url));
-        match tokio::time::timeout(FOLDER_PATIENCE, asked).await {
-            Ok(Ok(present)) => present,
-            _ => Err(StoreError::Folder { url: self.inner.url.clone(), source: std::io::ErrorKind::TimedOut.into() }),
-        }
+        folder::ask(&self.inner.url, move || providers::check_folder(&folder, &url)).await?
     }
 }
 

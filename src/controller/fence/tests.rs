@@ -1,9 +1,10 @@
-use epochwarden_core::lease::{LeaseIdentity, LeaseObservation};
+use epochwarden_core::lease::{FenceRefusal, LeaseIdentity, LeaseObservation};
 use epochwarden_core::register::OwnerRecord;
 use epochwarden_store::Root;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::told::worded_once;
 use super::*;
 
 const POLL: Duration = Duration::from_secs(10);
@@ -124,4 +125,26 @@ async fn nothing_is_published_while_a_later_owner_record_is_in_sight() {
     // The store task has found out that the later record is this policy's, too.
     handle.stores.send_modify(|stores| stores.as_mut().unwrap().owner = Some(2));
     assert!(task.publish(&term(3), None).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_writes_alone_has_its_look_asked_for_less_and_less_often() {
+    let policy =
+        crate::controller::workbench::policy(&serde_json::json!({ "fence": { "leaseRef": { "name": "l" } } }), None);
+    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let mut task = FenceTask::new(Context::alone(), Arc::clone(&handle));
+    let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
+    let refused = || object_store::Error::PermissionDenied { path: String::new(), source: "no".into() };
+    let mut asked = 0;
+    for second in 0..3600 {
+        if second % 10 == 0 {
+            let error = root.error(epochwarden_store::Operation::Put, "_epochwarden/fence/1", refused());
+            task.store_failed(PUBLISHING, &error);
+        }
+        tokio::time::advance(seconds(1)).await;
+        let notified = handle.look_again.notified();
+        asked += u32::from(futures::FutureExt::now_or_never(notified).is_some());
+        assert!(second > 0 || asked == 1, "the first is told of at once");
+    }
+    assert!((5..=15).contains(&asked), "asked for {asked} looks in an hour");
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use epochwarden_core::Version;
+use epochwarden_core::duration::format_duration;
 use epochwarden_core::lease::{FenceRefusal, RecordSeen, Term};
 use epochwarden_core::register::FenceRecord;
 
-use super::FenceTask;
+use super::{FenceTask, UNANSWERED};
 use crate::api::condition::FenceCurrent;
 use crate::api::status::FenceStatus;
 use crate::controller::notices::Reason;
@@ -109,4 +110,20 @@ pub(super) fn status_of_nobody(version: Version) -> FenceStatus {
         published_at: None,
         lag_milliseconds: None,
     }
+}
+
+/// What is not true yet, to begin a message with.
+pub(super) fn term_not_durable(term: &Term) -> String {
+    format!(
+        "version {} is wanted for {:?} and is not durable yet, so that whoever led before is not stopped: ",
+        term.version, term.holder
+    )
+}
+
+/// The store does not answer.
+pub(super) fn unanswered(doing: &str) -> String {
+    format!(
+        "{doing}: the store has not answered for {}; it is tried again: check the endpoint and the network",
+        format_duration(UNANSWERED)
+    )
 }

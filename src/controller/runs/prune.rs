@@ -30,7 +30,7 @@ use crate::controller::notices::Reason;
 use crate::controller::observed::{Observed, frozen};
 use crate::controller::registry::Handle;
 use crate::controller::schedules::Ending;
-use crate::controller::stores::{self, NotReady, Stores};
+use crate::controller::stores::{self, NotReady, Stores, Writing};
 use crate::controller::supervise::FAULT;
 
 /// How long the status may take to be written before a prune of an approved plan gives its turn back.
@@ -85,7 +85,7 @@ async fn attempt(
     let Some(stores) = cancel.run_until_cancelled(clients(context, handle, settings.dry_run)).await else {
         return Err(Told::refused(&PruneError::Cancelled));
     };
-    let stores = stores?;
+    let (stores, _writing) = stores?;
     let seen = handle.observed.borrow().seen;
     let identity = Identity {
         policy: Some(handle.owner_record(context)),
@@ -175,13 +175,17 @@ async fn written_down(
 }
 
 /// The clients of a prune; of one that deletes, those of a root that is claimed and was probed.
-async fn clients(context: &Context, handle: &Handle, dry_run: bool) -> Result<Stores, Told> {
+async fn clients(context: &Context, handle: &Handle, dry_run: bool) -> Result<(Stores, Option<Writing>), Told> {
     let told = |NotReady { reason, message }| match reason {
         Some(reason @ (StoreReady::RootConflict | StoreReady::UnsafeStore)) => Told::held(reason.as_str(), message),
         _ => Told::failure(message),
     };
     let stores = stores::current(context, handle).await.map_err(told)?;
-    if dry_run { Ok(stores) } else { stores::for_writing(handle, stores).await.map_err(told) }
+    if dry_run {
+        return Ok((stores, None));
+    }
+    let (stores, writing) = stores::for_writing(handle, stores).await.map_err(told)?;
+    Ok((stores, Some(writing)))
 }
 
 /// As for every run; and one that was turned away for its credentials is owed as soon as there are others.

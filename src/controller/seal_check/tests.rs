@@ -227,3 +227,20 @@ async fn no_more_than_a_bounded_number_of_checks_is_under_way_and_none_waits_for
     assert!(seen(&bench).epochs.is_some(), "the runs are all taken, and that is nothing to it");
     task.abort();
 }
+
+#[tokio::test]
+async fn a_check_that_a_run_has_overtaken_still_says_that_sealing_has_stalled_unless_the_run_saw_a_newer_seal() {
+    let mut bench = bench();
+    let sealed = bench.seal(7).await;
+    bench.write(8).await;
+    bench.clock.set(sealed + SignedDuration::from_hours(2));
+    let index = epochwarden_store::list_index(&bench.root).await.unwrap();
+    for (latest, stalled) in [(7, true), (6, true), (8, false)] {
+        bench = Bench { handle: Bench::new(&bench.clock, &json!({})).handle, ..bench };
+        let by_run = EpochsStatus { latest_committed: Some(Epoch::new(latest)), ..EpochsStatus::default() };
+        bench.handle.observed.send_modify(|observed| observed.epochs = Some(by_run.clone()));
+        observe(&bench.context, &bench.handle, &index, Duration::from_mins(30), None);
+        assert_eq!(seen(&bench).epochs, Some(by_run), "the run knows better");
+        assert_eq!(seen(&bench).stalled.is_some(), stalled, "{latest}");
+    }
+}

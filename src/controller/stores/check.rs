@@ -2,16 +2,17 @@
 
 use std::sync::atomic::Ordering;
 
-use epochwarden_core::register::{OwnerRecord, Refusal, RegisterKind, Word};
-use epochwarden_store::registers::{Claimed, Conflict};
+use epochwarden_core::register::{OwnerRecord, Ownership, Reading, Refusal, RegisterKind, Word};
+use epochwarden_store::registers::{Claimed, Conflict, Record};
 use epochwarden_store::{ErrorClass, Registers, StoreError, check_layout, list_index};
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 
 use super::keeper::Keeper;
 use super::open::Opener;
 use super::{StoreProblem, Stores};
 use crate::api::condition::StoreReady;
 use crate::api::{StateEpochPolicy, TAKE_OVER_ANNOTATION};
+use crate::controller::answer::answer;
 use crate::server::PolicyName;
 
 impl Keeper {
@@ -86,9 +87,10 @@ impl Keeper {
         &self,
         policy: &StateEpochPolicy,
         registers: &Registers,
-        reading: &epochwarden_core::register::Reading,
+        reading: &Reading,
     ) -> Result<Option<u64>, StoreProblem> {
         let claimant = self.handle.owner_record(&self.context);
+        self.may_succeed(registers, reading, &claimant).await?;
         let given = policy.annotations().get(TAKE_OVER_ANNOTATION).map(|uid| uid.trim()).filter(|uid| !uid.is_empty());
         let honoured = self.handle.observed.borrow().last_take_over.clone();
         let word = Word { given, honoured: honoured.as_deref() };
@@ -112,6 +114,49 @@ impl Keeper {
             Err(error) if error.class() == ErrorClass::OutcomeUnknown => Ok(None),
             Err(error) => Err(StoreProblem::from(&error)),
         }
+    }
+
+    /// Refuses to follow the record of a namesake unless this is the policy that has the name now. Which of the two was recreated no record
+    /// says, and an operator that has not heard of it for a while believes in the old one: two would take the root from each other by turns.
+    /// A GET of the highest record; where it is a namesake's, one of the policy.
+    async fn may_succeed(
+        &self,
+        registers: &Registers,
+        reading: &Reading,
+        claimant: &OwnerRecord,
+    ) -> Result<(), StoreProblem> {
+        if reading.owner == 0 {
+            return Ok(());
+        }
+        let highest = registers.owner_record(reading.owner).await.map_err(|error| StoreProblem::from(&error))?;
+        let namesake = highest
+            .and_then(Record::readable)
+            .is_some_and(|highest| matches!(highest.meets(claimant), Ownership::Predecessor));
+        if !namesake {
+            return Ok(());
+        }
+        let PolicyName { namespace, name } = &self.handle.name;
+        let api = Api::<StateEpochPolicy>::namespaced(self.context.client.clone(), namespace);
+        let now = answer(api.get_opt(name)).await.map_err(|error| StoreProblem {
+            reason: StoreReady::Unreachable,
+            message: format!(
+                "a policy of this name and another uid owns the root, and the API server does not say which of the two there is now: \
+                 {error}; trying again"
+            ),
+            lasting: false,
+        })?;
+        let live = now.and_then(|policy| policy.uid());
+        if live.as_deref() == Some(claimant.uid.as_str()) {
+            return Ok(());
+        }
+        let message = match live {
+            Some(live) => format!(
+                "the policy was recreated, and its root is that of uid {live}: nothing more is written for uid {}",
+                claimant.uid
+            ),
+            None => format!("the policy was deleted: nothing more is written for uid {}", claimant.uid),
+        };
+        Err(StoreProblem { reason: StoreReady::RootConflict, message, lasting: true })
     }
 
     /// The root was taken over on this word, now or earlier. The record says so for good: where the operator ended before it was written

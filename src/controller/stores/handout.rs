@@ -1,5 +1,7 @@
 //! The clients as a run gets them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Stores;
@@ -61,12 +63,31 @@ pub(crate) async fn current(context: &Context, handle: &Handle) -> Result<Stores
     }
 }
 
+/// A run that writes to the root, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Writing(Arc<AtomicUsize>);
+
+impl Writing {
+    fn begin(handle: &Handle) -> Self {
+        handle.writers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&handle.writers))
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The clients of a prune that deletes: of a root that is claimed, in a store that was probed. Where the policy by itself writes nothing
-/// (it has no schedule: somebody has asked for this run), this asks for both and waits. A lost register is left to the run to find.
-pub(crate) async fn for_writing(handle: &Handle, stores: Stores) -> Result<Stores, NotReady> {
+/// (it has no schedule: somebody has asked for this run), this asks for both and waits; the store task goes on watching over such a root
+/// until the run lets go of its [`Writing`]. A lost register is left to the run to find.
+pub(crate) async fn for_writing(handle: &Handle, stores: Stores) -> Result<(Stores, Writing), NotReady> {
+    let writing = Writing::begin(handle);
     let stores = if stores.owner.is_some() { stores } else { claimed(handle, stores).await? };
     handle.owed.begins(&stores);
-    Ok(stores)
+    Ok((stores, writing))
 }
 
 async fn claimed(handle: &Handle, stores: Stores) -> Result<Stores, NotReady> {

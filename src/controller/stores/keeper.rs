@@ -1,8 +1,11 @@
 //! The task's own state: what it holds, what it says of it, and when it looks again.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::open::Place;
+use super::trust::Condemned;
 use super::{REGISTERS_AGE, SECRETS_AGE, StoreProblem, Stores};
 use crate::api::StateEpochPolicy;
 use crate::api::condition::StoreReady;
@@ -27,8 +30,6 @@ pub(super) enum Look {
 pub(super) struct Asked {
     /// A probe, whatever is known of the store.
     pub(super) probe: bool,
-    /// What only a claimed root allows, though the policy by itself writes nothing.
-    write: bool,
 }
 
 pub(super) struct Keeper {
@@ -37,7 +38,9 @@ pub(super) struct Keeper {
     /// The clients that have reached the store.
     pub(super) checked: Option<Stores>,
     /// URL and options of the clients that were made last: a probe is about these.
-    pub(super) made_for: Option<(String, Vec<(String, String)>)>,
+    pub(super) made_for: Option<Place>,
+    /// What a probe has found of a store that keeps the keys of every probe.
+    pub(super) condemned: Option<Condemned>,
     /// Whether anything was looked at before: the first look of all takes no turn.
     looked: bool,
     /// When the registers are read again though nobody has asked for it.
@@ -63,6 +66,7 @@ impl Keeper {
             handle,
             checked: None,
             made_for: None,
+            condemned: None,
             looked: false,
             registers_due: Duration::ZERO,
             ill: false,
@@ -80,14 +84,10 @@ impl Keeper {
         self.asked.probe = true;
     }
 
-    /// Somebody wants to write who has asked before writing.
-    pub(super) fn wants_to_write(&mut self) {
-        self.asked.write = true;
-    }
-
     /// Whether anything is written to the root of this policy, so that it has to be claimed and probed.
     pub(super) fn writes(&self, policy: &StateEpochPolicy) -> bool {
-        policy.writes() || (!policy.spec.suspend && (self.asked.write || self.asked.probe))
+        let asked = self.asked.probe || self.handle.writers.load(Ordering::Relaxed) > 0;
+        policy.writes() || (!policy.spec.suspend && asked)
     }
 
     /// What is due when nothing happened for as long as the last look said.

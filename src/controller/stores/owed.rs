@@ -32,7 +32,7 @@ impl Owed {
     /// Whether a prune is owed now that these clients are at hand. It is from then on no more.
     pub(super) fn take_due(&self, stores: &Stores) -> bool {
         let mut state = self.state();
-        let others = state.with.as_ref().is_none_or(|with| !Arc::ptr_eq(with, &stores.identity));
+        let others = state.with.as_ref().is_none_or(|with| **with != *stores.identity);
         let due = state.denied && others;
         state.denied &= !due;
         due
@@ -49,24 +49,27 @@ mod tests {
 
     use super::*;
 
-    fn clients() -> Stores {
-        Stores::of(Root::from_store(Arc::new(object_store::memory::InMemory::new())))
+    fn clients(secrets: &str) -> Stores {
+        let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
+        let identity = Arc::new(Identity::with_secrets(root.url(), secrets));
+        Stores { identity, ..Stores::of(root) }
     }
 
     #[test]
     fn a_prune_whose_key_was_revoked_is_owed_once_and_only_to_another_key() {
-        let (owed, old, new) = (Owed::default(), clients(), clients());
+        let (owed, old, new) = (Owed::default(), clients("key/1"), clients("key/2"));
         owed.begins(&old);
         assert!(!owed.take_due(&new), "nothing was refused");
         owed.denied();
         assert!(!owed.take_due(&old), "the same key would be refused again");
+        assert!(!owed.take_due(&clients("key/1")), "and so it would by clients that were made anew");
         assert!(owed.take_due(&new));
         assert!(!owed.take_due(&new), "once is enough");
     }
 
     #[test]
     fn what_was_refused_before_a_prune_began_is_not_owed_to_it() {
-        let (owed, old, new) = (Owed::default(), clients(), clients());
+        let (owed, old, new) = (Owed::default(), clients("key/1"), clients("key/2"));
         owed.begins(&old);
         owed.denied();
         owed.begins(&new);

@@ -6,6 +6,8 @@ use epochwarden_store::{Registers, RootSettings};
 use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -23,6 +25,11 @@ struct Desk {
 
 impl Desk {
     fn begin(metadata: &Value, spec: &Value, status: Option<Value>) -> Self {
+        Self::facing("http://127.0.0.1:1", metadata, spec, status)
+    }
+
+    /// With an API server at this URL.
+    fn facing(api_server: &str, metadata: &Value, spec: &Value, status: Option<Value>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut policy = json!({
             "apiVersion": "epochwarden.io/v1alpha1",
@@ -39,7 +46,8 @@ impl Desk {
             policy["status"] = status;
         }
         let policy: StateEpochPolicy = serde_json::from_value(policy).unwrap();
-        let context = Context::alone_with(|settings| settings.allow_file_roots = vec![folder.path().to_owned()]);
+        let context =
+            Context::alone_facing(api_server, |settings| settings.allow_file_roots = vec![folder.path().to_owned()]);
         let end = CancellationToken::new();
         let handle = Arc::new(Handle::new(&Arc::new(policy), end.clone()));
         tokio::spawn(run(context, Arc::clone(&handle)));
@@ -79,6 +87,61 @@ impl Desk {
     async fn owned(&self) -> Stores {
         self.handed_out("clients of a claimed root", |stores| stores.owner.is_some()).await
     }
+}
+
+/// An API server that knows one policy, of the uid that it was told last; while it was told none, it fails.
+async fn api_server(uid: watch::Receiver<Option<&'static str>>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let (code, body) = match *uid.borrow() {
+                Some(uid) => (
+                    200,
+                    json!({
+                        "apiVersion": "epochwarden.io/v1alpha1",
+                        "kind": "StateEpochPolicy",
+                        "metadata": { "name": "orders", "namespace": "streaming", "uid": uid, "generation": 1 },
+                        "spec": { "store": { "url": "file:///nowhere" }, "vnodes": 4 },
+                    }),
+                ),
+                None => (500, json!({ "kind": "Status", "status": "Failure", "message": "no", "code": 500 })),
+            };
+            let body = body.to_string();
+            let head = "content-type: application/json\r\nconnection: close";
+            let answer = format!("HTTP/1.1 {code} Said\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn of_two_operators_that_know_another_uid_of_one_policy_only_that_of_the_live_one_takes_the_root() {
+    let (live, uid) = watch::channel(Some("u2"));
+    let desk = Desk::facing(&api_server(uid).await, &json!({}), &pruned(), None);
+    desk.owned().await;
+    let registers = desk.registers();
+    // The policy is recreated, which this operator has not heard of.
+    registers.claim_owner(&owner("streaming", "u2")).await.unwrap();
+    desk.handle.look_again.notify_one();
+    let message = desk.says(StoreReady::RootConflict).await;
+    assert!(message.contains("recreated") && message.contains("u2"), "{message}");
+    assert!(desk.handle.stores.borrow().is_none());
+    assert_eq!(registers.read().await.unwrap().owner, 2, "nothing was written");
+    // Nobody says which of the two there is.
+    live.send_replace(None);
+    desk.handle.look_again.notify_one();
+    desk.says(StoreReady::Unreachable).await;
+    assert_eq!(registers.read().await.unwrap().owner, 2, "nothing was written");
+    // It was the other operator that had heard nothing.
+    live.send_replace(Some("u1"));
+    desk.handle.look_again.notify_one();
+    assert_eq!(desk.owned().await.owner, Some(3));
 }
 
 fn pruned() -> Value {
@@ -163,9 +226,19 @@ async fn a_policy_that_writes_nothing_claims_and_probes_only_for_a_run_that_dele
     let stores = desk.handed_out("the first clients", |_| true).await;
     assert_eq!((stores.owner, stores.runs.capabilities()), (None, None));
     assert_eq!(desk.keys(), Vec::<PathBuf>::new());
-    let stores = for_writing(&desk.handle, stores).await.unwrap();
+    let (stores, writing) = for_writing(&desk.handle, stores).await.unwrap();
     assert_eq!(stores.owner, Some(1));
     assert!(stores.runs.capabilities().is_some());
+    // As long as the run goes on, its root is watched over; then, no more.
+    let mut held = desk.handle.stores.subscribe();
+    taken_over(&desk.registers(), &owner("billing", "u2"), "u1").await;
+    desk.handle.look_again.notify_one();
+    desk.says(StoreReady::RootConflict).await;
+    drop(writing);
+    desk.handle.look_again.notify_one();
+    desk.says(StoreReady::Reachable).await;
+    let unowned = held.wait_for(|held| held.as_ref().is_some_and(|stores| stores.owner.is_none()));
+    tokio::time::timeout(SOON, unowned).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! Whether a store can be trusted: it is probed before anything is written that relies on it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use epochwarden_store::probe::{self, ProbeError, ProbeReport};
 use epochwarden_store::{Capabilities, RootSettings};
 use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
-use super::open::Opener;
+use super::open::{Identity, Opener};
 use super::{StoreProblem, Stores};
 use crate::api::RUN_ANNOTATION;
 use crate::api::condition::StoreReady;
@@ -14,6 +17,19 @@ use crate::api::status::CapabilitiesStatus;
 
 /// The word of [`RUN_ANNOTATION`] that asks for a probe.
 const WORD: &str = "probe";
+
+/// How long a store is not probed again that is unsafe and keeps the keys of every probe, unless something of it changes or a probe is
+/// asked for.
+const CONDEMNED_FOR: Duration = Duration::from_hours(24);
+
+/// What a probe has found that left its keys behind: to find it again would leave more.
+#[derive(Debug)]
+pub(super) struct Condemned {
+    /// Of which store, with which credentials.
+    identity: Arc<Identity>,
+    message: String,
+    until: Duration,
+}
 
 impl Keeper {
     /// The clients with what is known of their store; a probe first, where nothing is known or somebody has asked for one.
@@ -25,12 +41,23 @@ impl Keeper {
         if let Some((known, _)) = known.filter(|(known, _)| is_safe(*known) && !self.asked.probe) {
             return Ok(stores.with_capabilities(capabilities(known)));
         }
+        let now = self.context.monotonic.now();
+        let condemned = self.condemned.as_ref().filter(|found| found.identity == stores.identity && now < found.until);
+        if let Some(found) = condemned.filter(|_| !self.asked.probe) {
+            return Err(is_unsafe(found.message.clone()));
+        }
         self.probing = true;
         let report = self.probe(opener).await?;
         self.probing = false;
         self.found(&report);
-        match report.unsafe_because() {
-            Some(message) => Err(StoreProblem { reason: StoreReady::UnsafeStore, message, lasting: true }),
+        let message = report.unsafe_because();
+        self.condemned = message.clone().filter(|_| report.leaves_keys()).map(|message| Condemned {
+            identity: Arc::clone(&stores.identity),
+            message,
+            until: now + CONDEMNED_FOR,
+        });
+        match message {
+            Some(message) => Err(is_unsafe(message)),
             None => Ok(stores.with_capabilities(report.capabilities)),
         }
     }
@@ -45,7 +72,7 @@ impl Keeper {
         };
         let cancel = CancellationToken::new();
         let _on_drop = cancel.clone().drop_guard();
-        let clock = std::sync::Arc::clone(&self.context.clock);
+        let clock = Arc::clone(&self.context.clock);
         let probe = async move { probe::run(&root, probe::DEADLINE, clock.as_ref(), &cancel).await };
         match self.handle.tasks.spawn(probe).await {
             Ok(Ok(report)) => Ok(report),
@@ -77,6 +104,10 @@ impl Keeper {
             }
         });
     }
+}
+
+fn is_unsafe(message: String) -> StoreProblem {
+    StoreProblem { reason: StoreReady::UnsafeStore, message, lasting: true }
 }
 
 /// Without one of these nothing that the product promises holds.

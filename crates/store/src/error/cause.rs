@@ -176,6 +176,11 @@ pub(crate) fn unaddressable(error: &object_store::Error) -> Option<String> {
     None
 }
 
+/// Whether an answer says by its code that there is no such key.
+pub(crate) fn names_missing_key(error: &object_store::Error) -> bool {
+    Cause::of(error).has_code(&["NoSuchKey"])
+}
+
 /// Whether the store may be saying that it has no such request. It may also be about something else in it.
 pub(crate) fn unsupported(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. })

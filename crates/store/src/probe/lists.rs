@@ -107,9 +107,11 @@ impl Trial {
             self.put(&key, "written").await?;
         }
         let (overwritten, body) = (self.keys.overwritten(), "written again");
-        self.put(&overwritten, body).await?;
+        // What cannot be overwritten cannot be listed as it was before either.
+        let overwrites = self.overwrites(&overwritten, body).await?;
         let seen = self.listed().await?;
-        if seen.own.get(&overwritten).is_none_or(|size| usize::try_from(*size) != Ok(body.len())) {
+        let shown = seen.own.get(&overwritten).map(|size| usize::try_from(*size));
+        if overwrites && shown != Some(Ok(body.len())) {
             self.stale("an overwrite");
         } else if seen.own.len() != self.keys.written().len() {
             self.stale("writes of several keys");

@@ -79,7 +79,8 @@ fn rows() -> Vec<Row> {
         (Quirk::Version("3sL4kqtJlcpXroDTDmJ"), Capabilities { versioned: true, ..GOOD }, &[Versioned], "keeps versions"),
         (Quirk::Version("null"), GOOD, &[], ""),
         (Quirk::UnderLock, Capabilities { object_lock: true, ..GOOD }, &[ObjectLock], "under a lock"),
-        (Quirk::LockedOverwrites, Capabilities { conditional_create: true, object_lock: true, ..nothing }, &[RefusesWrites], "immutable"),
+        (Quirk::LockedOverwrites, Capabilities { object_lock: true, ..GOOD }, &[ObjectLock], "takes new keys"),
+        (Quirk::Immutable, Capabilities { object_lock: true, ..single }, &[ObjectLock, LeftBehind], "immutable"),
         (Quirk::LockedWrites, Capabilities { object_lock: true, ..nothing }, &[RefusesWrites], "Object Lock"),
         (Quirk::LockedDeletes, Capabilities { object_lock: true, ..single }, &[ObjectLock, LeftBehind], "WORM"),
         (Quirk::DeniedDeletes, single, &[DeletesRefused, LeftBehind], "refuses deletions"),
@@ -99,6 +100,7 @@ async fn what_a_store_does_wrong_is_seen_said_and_survived() {
         let is_unsafe = !capabilities.conditional_create || !capabilities.consistent_list;
         assert_eq!(report.unsafe_because().is_some(), is_unsafe, "{quirk:?}: {:?}", report.problems);
         let remain = if problems.contains(&ProblemKind::LeftBehind) { 10 } else { 0 };
+        assert_eq!(report.leaves_keys(), remain > 0, "{quirk:?}");
         assert_eq!(fake.keys().await.len(), remain, "{quirk:?}: {:?}", fake.keys().await);
         met.extend(kinds(&report));
     }

@@ -76,6 +76,7 @@ async fn delete_group(root: &Root, keys: Vec<String>, pace: &Pace, between: Opti
     }
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
+    let by_key = between.is_some();
     let paths = stream::unfold((paths.into_iter(), between, counter), |(mut paths, between, counter)| async move {
         let path = paths.next()?;
         if let Some((until, pace)) = &between {
@@ -99,7 +100,7 @@ async fn delete_group(root: &Root, keys: Vec<String>, pace: &Pace, between: Opti
         fates.extend(addressed.into_iter().zip(results).map(|(key, result)| {
             let result = match result {
                 Ok(_) => Ok(()),
-                Err(error) if present && is_missing(root, &error) => Ok(()),
+                Err(error) if present && is_missing(root, &error, by_key) => Ok(()),
                 Err(error) => Err(root.error(Operation::Delete, &key, error)),
             };
             (key, result)
@@ -117,11 +118,14 @@ async fn delete_group(root: &Root, keys: Vec<String>, pace: &Pace, between: Opti
     fates
 }
 
-/// Whether a failed delete says that its key is not there, which is as good as deleted.
-pub(super) fn is_missing(root: &Root, error: &Error) -> bool {
+/// Whether a failed delete says that its key is not there, which is as good as deleted. `by_key`: whether the request was about that key
+/// alone.
+pub(super) fn is_missing(root: &Root, error: &Error, by_key: bool) -> bool {
     match error {
-        // S3 answers for a missing key with success, so this is about the request or the bucket. Elsewhere it may be about either.
-        Error::NotFound { .. } => root.provider() != "s3" && cause::class(error) != ErrorClass::BucketNotFound,
+        // S3 itself answers for a missing key with success; a gateway may answer a request for one key with its code. Any other 404 is
+        // about the request or the bucket.
+        Error::NotFound { .. } if root.provider() == "s3" => by_key && cause::names_missing_key(error),
+        Error::NotFound { .. } => cause::class(error) != ErrorClass::BucketNotFound,
         // Gateways to other stores may name a missing key in the answer to a request that succeeded.
         Error::Generic { .. } => cause::plain(error).ends_with("(code: NoSuchKey)"),
         _ => false,

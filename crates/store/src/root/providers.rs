@@ -1,12 +1,15 @@
 //! The concrete clients, one function for each provider.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use epochwarden_core::key::REGISTERS;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::local::LocalFileSystem;
+use object_store::path::Path;
 use object_store::{ObjectStore, RetryConfig, StaticCredentialProvider};
 
 use super::options::{Options, invalid};
@@ -140,12 +143,16 @@ pub(super) fn azure(wiring: &Wiring<'_>) -> Result<Clients, StoreError> {
     Ok(Clients::of(store))
 }
 
-/// A folder, which must be there. Writes reach the disk before they are acknowledged; a folder that becomes empty goes.
-pub(super) fn local(location: &Location) -> Result<Arc<dyn ObjectStore>, StoreError> {
+/// A folder, which must be there, and where it is: the client follows the links that lead to it once, now. Writes reach the disk before
+/// they are acknowledged; a folder that becomes empty goes.
+pub(super) fn local(location: &Location) -> Result<(Arc<dyn ObjectStore>, PathBuf), StoreError> {
+    let failed = |source| StoreError::Client { url: location.text.clone(), source };
     check_folder(location.path.as_ref(), &location.text)?;
-    let store = LocalFileSystem::new_with_prefix(&location.path)
-        .map_err(|source| StoreError::Client { url: location.text.clone(), source })?;
-    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
+    let store = LocalFileSystem::new_with_prefix(&location.path).map_err(failed)?;
+    // The client tells of files only.
+    let file = store.path_to_filesystem(&Path::from(REGISTERS)).map_err(failed)?;
+    let folder = file.parent().map(PathBuf::from).unwrap_or_default();
+    Ok((Arc::new(store.with_fsync(true).with_automatic_cleanup(true)), folder))
 }
 
 /// Fails unless the folder is there and can be read: a listing of a missing one would come out empty.

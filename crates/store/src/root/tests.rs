@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use object_store::ObjectStoreExt;
 
 use super::*;
@@ -149,4 +151,24 @@ async fn a_file_whose_name_no_key_can_have_is_named() {
         assert_eq!(error.class(), ErrorClass::UnaddressableKey, "{error:?}");
         assert!(error.to_string().contains("epoch=5"), "{error}");
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_root_works_in_the_folder_that_its_links_led_to_when_it_was_opened() {
+    let here = tempfile::tempdir().unwrap();
+    let top = here.path().canonicalize().unwrap();
+    for name in ["one", "two"] {
+        std::fs::create_dir(top.join(name)).unwrap();
+    }
+    let link = top.join("link");
+    std::os::unix::fs::symlink(top.join("one"), &link).unwrap();
+    let root = Root::open(&format!("file://{}", link.display()), [], &RootSettings::default()).unwrap();
+    assert_eq!(root.folder(), Some(top.join("one").as_path()));
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(top.join("two"), &link).unwrap();
+    let key = root.path("epoch=1/_COMMIT").unwrap();
+    object_store::ObjectStoreExt::put(root.store().as_ref(), &key, "a".into()).await.unwrap();
+    assert!(top.join("one/epoch=1/_COMMIT").is_file() && !top.join("two/epoch=1").exists());
+    assert_eq!(root.folder(), Some(top.join("one").as_path()));
 }

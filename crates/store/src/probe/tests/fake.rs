@@ -72,6 +72,8 @@ pub(super) enum Quirk {
     LockedOverwrites,
     /// Deletions are refused, as with a retention.
     LockedDeletes,
+    /// So are overwrites and deletions, as in a container with a retention for a time.
+    Immutable,
     /// Deletions are not allowed.
     DeniedDeletes,
     /// Deletions fail as if the store were gone.
@@ -227,7 +229,9 @@ impl Fake {
             Quirk::BulkRefused if several => return vec![Err(none("DeleteObjects"))],
             Quirk::BulkDoesNothing if several => return paths.into_iter().map(Ok).collect(),
             Quirk::DeletesNothing => return paths.into_iter().map(Ok).collect(),
-            Quirk::LockedDeletes => return vec![Err(generic("Object is WORM protected and cannot be overwritten"))],
+            Quirk::LockedDeletes | Quirk::Immutable => {
+                return vec![Err(generic("Object is WORM protected and cannot be overwritten"))];
+            }
             Quirk::FailingDeletes => return vec![Err(generic(std::io::Error::other("gone").to_string()))],
             Quirk::DeniedDeletes => {
                 return vec![Err(Error::PermissionDenied { path: String::new(), source: "no".into() })];
@@ -271,7 +275,7 @@ impl ObjectStore for Fake {
         if there && self.quirk == Quirk::FailingOverwrites {
             return Err(generic("gone"));
         }
-        if there && self.quirk == Quirk::LockedOverwrites {
+        if there && matches!(self.quirk, Quirk::LockedOverwrites | Quirk::Immutable) {
             return Err(generic("the blob is under an immutable policy"));
         }
         self.about_to(if there { Last::Overwrite } else { Last::New }).await;

@@ -108,9 +108,13 @@ fn a_missing_key_is_told_from_a_missing_bucket() {
         store: "S3",
         source: format!("DeleteObjects request failed for key (code: NoSuchKey): no (code: {code})").into(),
     };
-    assert!(is_missing(&other, &answered("NoSuchKey")));
-    assert!(!is_missing(&other, &answered("NoSuchBucket")));
-    assert!(!is_missing(&s3, &answered("NoSuchKey")), "S3 says that of no key");
-    assert!(is_missing(&s3, &named("NoSuchKey")), "a gateway may");
-    assert!(!is_missing(&s3, &named("AccessDenied")));
+    for by_key in [true, false] {
+        assert!(is_missing(&other, &answered("NoSuchKey"), by_key));
+        assert!(!is_missing(&other, &answered("NoSuchBucket"), by_key));
+        assert!(!is_missing(&s3, &answered("NoSuchBucket"), by_key));
+        assert!(is_missing(&s3, &named("NoSuchKey"), by_key), "a gateway may");
+        assert!(!is_missing(&s3, &named("AccessDenied"), by_key));
+    }
+    assert!(is_missing(&s3, &answered("NoSuchKey"), true), "a gateway may");
+    assert!(!is_missing(&s3, &answered("NoSuchKey"), false), "of a request for many keys it names none");
 }

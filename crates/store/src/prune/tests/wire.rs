@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::http::answers::{Server, error_body, open, page};
-use crate::root::RootSettings;
+use crate::root::{Capabilities, RootSettings};
 
 /// What is under `orders/` before the prune: epochs 1 and 2 may go, the fence stands.
 const KEYS: [&str; 10] = [
@@ -49,6 +49,18 @@ fn settings() -> RootSettings {
 fn gcs(server: &Server) -> Root {
     let options = [("google_base_url", server.url.as_str()), ("google_skip_signature", "true"), ("allow_http", "true")];
     open("gs://state/orders", &options, &settings())
+}
+
+/// S3 by a gateway that takes no bulk deletes.
+fn single(server: &Server) -> Root {
+    server.s3(&settings()).with_capabilities(Capabilities {
+        conditional_create: true,
+        consistent_list: true,
+        bulk_delete: false,
+        delimiter_index: true,
+        versioned: false,
+        object_lock: false,
+    })
 }
 
 async fn prune(root: &Root) -> PruneReport {
@@ -130,6 +142,18 @@ async fn a_missing_key_is_success_where_keys_are_deleted_one_by_one_and_a_missin
     let report = prune(&gcs(&server)).await;
     assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((2, 6), (0, 0))), "{report:?}");
     assert_eq!((deletes(&server), report.requests.delete), (6, 6));
+
+    // Gateways that take no bulk deletes answer so, and the second of two prunes at once meets it.
+    let server = bucket(|_, _| (404, error_body("NoSuchKey", "no"))).await;
+    let report = prune(&single(&server)).await;
+    assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::Succeeded, ((2, 6), (0, 0))), "{report:?}");
+    assert_eq!((deletes(&server), report.requests.delete), (6, 6));
+
+    for body in [error_body("NoSuchBucket", "no"), String::new()] {
+        let server = bucket(move |_, _| (404, body.clone())).await;
+        let report = prune(&single(&server)).await;
+        assert_eq!((report.failed, account(&report)), (2, ((0, 0), (2, 6))), "{report:?}");
+    }
 
     let server = bucket(|_, _| (404, error_body("NoSuchBucket", "no"))).await;
     let report = prune(&gcs(&server)).await;
