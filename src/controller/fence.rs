@@ -9,9 +9,9 @@ mod told;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_core::Version;
 use epochwarden_core::lease::{self, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
 use epochwarden_core::register::RegisterKind;
+use epochwarden_core::{Numbering, Version};
 use epochwarden_store::registers::Record;
 use epochwarden_store::{ErrorClass, Published, Registers, StoreError};
 use tokio::sync::Notify;
@@ -138,7 +138,7 @@ impl FenceTask {
 
     /// From what was last read to a fence that is durable, or to the reason why it is not.
     async fn advance(&mut self, policy: &StateEpochPolicy, key: &LeaseKey) -> Result<Term, Stopped> {
-        let from = policy.version_from();
+        let (from, numbering) = (policy.version_from(), Numbering::Plain);
         // The store task has seen it and claims nothing then: say what is wrong, not that the store is not ready. It goes on looking, and
         // hands out clients that have claimed the root when the register is back.
         let lost = self.handle.observed.borrow().lost;
@@ -160,7 +160,7 @@ impl FenceTask {
                 lease::LeaseSeen::Missing { namespace: &key.namespace, name: &key.name },
                 lease::LeaseSeen::Found,
             );
-            match lease::decide(lease, from, &fence, self.context.monotonic.now()) {
+            match lease::decide(lease, from, numbering, &fence, self.context.monotonic.now()) {
                 FenceDecision::Current(term) => return Ok(term),
                 // An event may be old, and what is published cannot be taken back: the API server has the last word.
                 FenceDecision::Publish(_) if !fetched => {

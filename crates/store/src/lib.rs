@@ -25,6 +25,7 @@ pub mod root;
 
 pub use backend::{ObjectStoreBackend, ObjectStoreBackendBuilder, Restore, StateBackend};
 pub use clock::{Clock, SystemClock};
+pub use epochwarden_core::Numbering;
 pub use error::{ErrorClass, StateBackendError, StoreError};
 pub use http::addresses::{AddressRules, AllowedHost, RefusedAddress};
 pub use listing::{check_layout, list_epoch, list_epochs, list_index, list_inventory, list_registers};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use epochwarden_core::key;
 use epochwarden_core::lease::LeaseIdentity;
 use epochwarden_core::register::{FenceRecord, FenceStep, FloorRecord, Reading, RegisterKind, fence_step};
-use epochwarden_core::{Epoch, Version};
+use epochwarden_core::{Epoch, Numbering, Version};
 use serde::Serialize;
 
 use super::{Record, Registers};
@@ -41,9 +41,7 @@ impl Registers {
         holder: &str,
         lease: Option<&LeaseIdentity>,
     ) -> Result<Published, StoreError> {
-        if !version.is_valid() {
-            return Err(StoreError::InvalidVersion { version: version.get() });
-        }
+        Numbering::Plain.check_version(version)?;
         let known = {
             let memory = self.memory();
             memory.listed.then_some(memory.seen.fence)
