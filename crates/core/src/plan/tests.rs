@@ -557,7 +557,7 @@ fn the_digest_covers_what_goes_and_not_when_or_what_stays() {
 
 #[test]
 fn a_plan_shows_its_epochs_as_their_numbering_writes_them_and_has_the_same_digest() {
-    let v7 = 7 << 40;
+    let v7 = 7_u64 << 40;
     let list = |numbering| {
         let mut builder = InventoryBuilder::new(1).numbered(numbering);
         for (second, epoch) in (0..).step_by(60).zip([12, v7, v7 + 1, v7 + 2]) {
