@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use epochwarden_store::Registers;
+use epochwarden_store::{Registers, Root, RootSettings};
 use epochwarden_testkit::apiserver::Cluster;
 use epochwarden_testkit::proxy::{Journal, Proxy};
 use epochwarden_testkit::s3server::S3Server;
@@ -87,7 +87,7 @@ impl Stage {
 
     /// What one PUT of a fence record takes, over a connection that is open already.
     pub(crate) async fn put(&self, count: u64) -> Result<Figures> {
-        let below = self.bucket.at_name("straight")?;
+        let below = Root::open(&format!("{}/straight", self.bucket.url), self.bucket.options.clone(), &RootSettings::default())?;
         let registers = Registers::new(below, "bench");
         let mut measured = Vec::new();
         for version in 1..=count {

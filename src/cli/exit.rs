@@ -135,9 +135,14 @@ fn of_audit(error: &AuditError) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use epochwarden_core::Numbering;
     use epochwarden_core::register::{RegisterKind, RegisterLost};
 
     use super::*;
+
+    fn no_version() -> StoreError {
+        StoreError::InvalidVersion(Numbering::Plain.check_version(Version::OFF).unwrap_err())
+    }
 
     fn lost() -> StoreError {
         StoreError::RegisterLost(RegisterLost { register: RegisterKind::Fence, seen: 2, found: 1 })
@@ -173,11 +178,11 @@ mod tests {
             (CliError::Store(lost()), 4),
             (CliError::Prune(PruneError::Store(lost())), 4),
             (CliError::Audit(AuditError::Store(lost())), 4),
-            (CliError::Prune(PruneError::Store(StoreError::InvalidVersion { version: 0 })), 2),
+            (CliError::Prune(PruneError::Store(no_version())), 2),
             (CliError::Prune(PruneError::NotApproved { approved: "a".into(), found: "b".into() }), 4),
             (CliError::Prune(PruneError::Cancelled), 1),
             (CliError::Audit(AuditError::Cancelled), 1),
-            (CliError::Probe(ProbeError::Store(StoreError::InvalidVersion { version: 0 })), 2),
+            (CliError::Probe(ProbeError::Store(no_version())), 2),
             (CliError::Probe(ProbeError::Cancelled), 1),
             (CliError::Usage("x".into()), 2),
             (CliError::Manifest { file: "x".into(), source: failed() }, 2),

@@ -88,7 +88,7 @@ pub fn guard(committer: &Committer<'_>, epoch: Option<Epoch>, reading: &Reading,
     match standing {
         Standing::Unread => return Guard::ReadRecord,
         Standing::Unreadable => return Guard::FenceConflict { version, holder: None },
-        Standing::Record(record) if record.holder != holder => {
+        Standing::Record(record) if !record.names(holder) => {
             return Guard::FenceConflict { version, holder: Some(InstanceId::new(record.holder.clone())) };
         }
         Standing::Record(_) => {}

@@ -1,12 +1,13 @@
 //! From a leader's Lease to the version of the fence.
 //!
-//! A Lease says who leads; [`term`] turns it into a version, and [`decide`] says what that means for the fence in the bucket: publish,
-//! nothing to do, or a refusal with its reason. Whatever is refused moves nothing: a fence cannot be lowered, so the doubtful case waits
-//! for a better reading or for a person.
+//! A Lease says who leads; [`decide`] turns it into a version and says what that means for the fence in the bucket: publish, nothing to
+//! do, or a refusal with its reason. Whatever is refused moves nothing: a fence cannot be lowered, so the doubtful case waits for a better
+//! reading or for a person.
 //!
 //! Instants are durations since an origin of the caller's monotonic clock. Wall clocks, the Lease's own `renewTime` among them, are
 //! never compared.
 
+mod holder;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::epoch::Version;
+use crate::numbering::Numbering;
 use crate::register::{FenceRecord, FenceStep, RegisterLost, fence_step};
 
+pub use holder::BarePodName;
 pub use refusal::{FenceRefusal, InvalidVersion};
 
 /// The annotation of a Lease that declares the version of its holder, in [`VersionFrom::Annotation`].
@@ -36,6 +39,17 @@ pub enum VersionFrom {
     #[default]
     LeaseTransitions,
     /// The annotation [`VERSION_ANNOTATION`], which the leader sets.
+    Annotation,
+    /// The highest fence + 1 for each new term: a Lease uid, a holder and a `leaseTransitions`. The leader waits until the fence names it.
+    Assigned,
+}
+
+/// The ways in which a Lease gives its version by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declared {
+    /// As [`VersionFrom::LeaseTransitions`].
+    LeaseTransitions,
+    /// As [`VersionFrom::Annotation`].
     Annotation,
 }
 
@@ -138,28 +152,49 @@ pub struct Term {
     pub lease: LeaseIdentity,
 }
 
-/// The term that a Lease names, whether or not it has expired.
-///
-/// Refuses with [`FenceRefusal::NoHolder`] or [`FenceRefusal::InvalidVersion`]. A Lease without `leaseTransitions` counts as one
-/// that never changed hands.
-pub fn term(lease: &LeaseObservation, from: VersionFrom) -> Result<Term, FenceRefusal> {
-    let holder = lease.holder().ok_or_else(|| FenceRefusal::NoHolder { lease: lease.key() })?;
-    let transitions = lease.transitions.unwrap_or(0);
-    let version = match from {
-        VersionFrom::LeaseTransitions => from_transitions(transitions),
-        VersionFrom::Annotation => from_annotation(lease.annotation.as_deref()),
+impl Term {
+    /// The term of `version` that a Lease names, a Lease without `leaseTransitions` counting as one that never changed hands.
+    fn of(lease: &LeaseObservation, holder: &str, version: Version) -> Self {
+        Self {
+            version,
+            holder: holder.to_owned(),
+            lease: LeaseIdentity {
+                namespace: lease.namespace.clone(),
+                name: lease.name.clone(),
+                uid: lease.uid.clone(),
+                transitions: lease.transitions.unwrap_or(0),
+            },
+        }
     }
-    .map_err(|(text, why)| FenceRefusal::InvalidVersion { lease: lease.key(), text, why })?;
-    Ok(Term {
-        version,
-        holder: holder.to_owned(),
-        lease: LeaseIdentity {
-            namespace: lease.namespace.clone(),
-            name: lease.name.clone(),
-            uid: lease.uid.clone(),
-            transitions,
-        },
+
+    /// Whether `record` was published for this very term: the same Lease, holder and `leaseTransitions`. One that names no Lease is no
+    /// term's.
+    fn has(&self, record: &FenceRecord) -> bool {
+        record.names(&self.holder)
+            && record.lease.as_ref().is_some_and(|recorded| {
+                recorded.uid == self.lease.uid && recorded.transitions == self.lease.transitions
+            })
+    }
+}
+
+/// The version that a Lease gives by itself.
+fn declared(lease: &LeaseObservation, from: Declared, numbering: Numbering) -> Result<Version, FenceRefusal> {
+    let version = match from {
+        Declared::LeaseTransitions => from_transitions(lease.transitions.unwrap_or(0)),
+        Declared::Annotation => from_annotation(lease.annotation.as_deref()),
+    };
+    version.and_then(|version| possible(version, numbering)).map_err(|(text, why)| FenceRefusal::InvalidVersion {
+        lease: lease.key(),
+        text,
+        why,
     })
+}
+
+fn possible(version: Version, numbering: Numbering) -> Result<Version, (String, InvalidVersion)> {
+    match numbering.check_version(version) {
+        Ok(()) => Ok(version),
+        Err(out_of_range) => Err((version.to_string(), InvalidVersion::OutOfRange(out_of_range))),
+    }
 }
 
 fn from_transitions(transitions: i32) -> Result<Version, (String, InvalidVersion)> {
@@ -234,14 +269,25 @@ impl FenceDecision {
 ///
 /// Read the Lease again right before acting on [`FenceDecision::Publish`]: an observation may be old. Decide again when the Lease or the
 /// fence changes, at the instant that [`expiry`] gives, and at the one that [`FenceDecision::AwaitingAnnotation`] gives.
+///
+/// With [`VersionFrom::Assigned`] the order of the readings counts as well: the fence is listed first, then the Lease is read, and then
+/// exactly the version of [`FenceDecision::Publish`] is created. A record that is there already means that the listing is out of date:
+/// begin again with it. So whoever creates the next version has read a Lease that is newer than every term below it.
 #[must_use]
-pub fn decide(lease: LeaseSeen<'_>, from: VersionFrom, fence: &FenceSeen, now: Duration) -> FenceDecision {
-    consider(lease, from, fence, now).unwrap_or_else(FenceDecision::Refused)
+pub fn decide(
+    lease: LeaseSeen<'_>,
+    from: VersionFrom,
+    numbering: Numbering,
+    fence: &FenceSeen,
+    now: Duration,
+) -> FenceDecision {
+    consider(lease, from, numbering, fence, now).unwrap_or_else(FenceDecision::Refused)
 }
 
 fn consider(
     lease: LeaseSeen<'_>,
     from: VersionFrom,
+    numbering: Numbering,
     fence: &FenceSeen,
     now: Duration,
 ) -> Result<FenceDecision, FenceRefusal> {
@@ -259,8 +305,13 @@ fn consider(
     if let Expiry::Expired { silent } = expiry(lease, now) {
         return Err(FenceRefusal::LeaseExpired { lease: lease.key(), holder: holder.to_owned(), silent });
     }
-    let term = term(lease, from)?;
-    let version = term.version;
+    let from = match from {
+        VersionFrom::Assigned => return assign(lease, holder, numbering, fence),
+        VersionFrom::LeaseTransitions => Declared::LeaseTransitions,
+        VersionFrom::Annotation => Declared::Annotation,
+    };
+    let version = declared(lease, from, numbering)?;
+    let term = Term::of(lease, holder, version);
     match fence_step(version, fence.highest) {
         FenceStep::Superseded { by } => {
             Err(FenceRefusal::LeaseRegressed { lease: lease.key(), from, version, fence: by })
@@ -273,10 +324,35 @@ fn consider(
     }
 }
 
+/// A term has the version of its record; a new one gets the next version, whatever stands.
+///
+/// A record that cannot be read may be of this term: then it gets a second version, and the first leads nowhere, because no leader finds
+/// its own name in it.
+fn assign(
+    lease: &LeaseObservation,
+    holder: &str,
+    numbering: Numbering,
+    fence: &FenceSeen,
+) -> Result<FenceDecision, FenceRefusal> {
+    let standing = Term::of(lease, holder, fence.highest);
+    match &fence.record {
+        _ if fence.highest.is_off() => {}
+        RecordSeen::Unread => return Ok(FenceDecision::ReadRecord(standing)),
+        RecordSeen::Read(record) if standing.has(record) => return Ok(FenceDecision::Current(standing)),
+        RecordSeen::Read(_) | RecordSeen::Unreadable => {}
+    }
+    // Above the highest number there is none, and that is out of every range, too.
+    let next = Version::new(fence.highest.get().saturating_add(1));
+    match possible(next, numbering) {
+        Ok(version) => Ok(FenceDecision::Publish(Term { version, ..standing })),
+        Err((text, why)) => Err(FenceRefusal::InvalidVersion { lease: lease.key(), text, why }),
+    }
+}
+
 /// The fence stands at the version of this term: is it this term's?
 fn compare(
     lease: &LeaseObservation,
-    from: VersionFrom,
+    from: Declared,
     record: &RecordSeen,
     term: Term,
     now: Duration,
@@ -290,7 +366,7 @@ fn compare(
         RecordSeen::Unreadable => None,
     };
     let until = lease.holder_since.saturating_add(lease.duration.unwrap_or(ASSUMED_DURATION));
-    if from == VersionFrom::Annotation && now < until {
+    if from == Declared::Annotation && now < until {
         return Ok(FenceDecision::AwaitingAnnotation { term, until });
     }
     let version = term.version;

@@ -6,8 +6,9 @@
 //!
 //! The path of one epoch: [`key::Key`] parses what a listing shows, [`inventory::InventoryBuilder`] folds it, [`plan::Plan`] decides
 //! with the rules of [`retention`], [`approval`] says whether that may be carried out or waits for a person, and [`finding`] says what
-//! is wrong with it. [`register`] and [`guard`] are the fence, the floor and the owner; [`lease`] turns a leader's Lease into the version
-//! of the fence; [`schedule`] says when a run is due, and [`backlog`] whether runs keep up.
+//! is wrong with it. [`numbering`] says which epochs a version may use, and how people see an epoch. [`register`] and [`guard`] are the
+//! fence, the floor and the owner; [`lease`] turns a leader's Lease into the version of the fence; [`schedule`] says when a run is due,
+//! and [`backlog`] whether runs keep up.
 
 pub mod approval;
 pub mod backlog;
@@ -18,9 +19,11 @@ pub mod guard;
 pub mod inventory;
 pub mod key;
 pub mod lease;
+pub mod numbering;
 pub mod plan;
 pub mod register;
 pub mod retention;
 pub mod schedule;
 
 pub use epoch::{Epoch, InstanceId, ParseError, Version, Vnode};
+pub use numbering::{Numbering, ShownEpoch};

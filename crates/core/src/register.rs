@@ -182,11 +182,17 @@ pub fn fence_step(version: Version, highest: Version) -> FenceStep {
 }
 
 impl FenceRecord {
+    /// Whether this record names `holder` as the leader of its version.
+    #[must_use]
+    pub fn names(&self, holder: &str) -> bool {
+        self.holder == holder
+    }
+
     /// Whether this record names the same term: the same holder, and the same Lease uid where both name one.
     /// Publisher and time are not compared: two operators may publish the same term.
     #[must_use]
     pub fn is_of(&self, holder: &str, lease: Option<&LeaseIdentity>) -> bool {
-        self.holder == holder
+        self.names(holder)
             && match (&self.lease, lease) {
                 (Some(recorded), Some(claimed)) => recorded.uid == claimed.uid,
                 _ => true,

@@ -4,6 +4,7 @@ mod builder;
 mod commit;
 mod fence_cache;
 mod guards;
+mod partial;
 mod prune_before;
 mod restore;
 mod scan;
@@ -15,17 +16,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use epochwarden_core::key;
 use epochwarden_core::lease::LeaseIdentity;
 use epochwarden_core::{Epoch, InstanceId, Version, Vnode};
-use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{Error, ObjectStore};
 
 pub use self::builder::ObjectStoreBackendBuilder;
 use self::guards::Guards;
+use self::partial::get;
 use self::prune_before::PruneProgress;
 pub use self::restore::Restore;
-use crate::error::StateBackendError;
+use crate::create::ATTEMPTS;
+use crate::error::{StateBackendError, StoreError};
 
 /// Where a pipeline keeps the states of its vnodes, epoch by epoch.
 #[async_trait]
@@ -33,6 +34,8 @@ pub trait StateBackend: Send + Sync + 'static {
     /// Stores the state of `vnode` at `epoch`, overwriting what is there. `assignment_version` is the version under which the vnode
     /// was given to the caller: one below the authoritative version is [`StateBackendError::StaleVersion`]. That check is advisory;
     /// the commit is where it binds. Dropping the future leaves it open whether the state was written.
+    ///
+    /// A backend with [`ObjectStoreBackendBuilder::numbering`] or [`ObjectStoreBackendBuilder::exclusive_partials`] refuses more.
     async fn write_partial(
         &self,
         vnode: u32,
@@ -70,8 +73,8 @@ pub trait StateBackend: Send + Sync + 'static {
 ///
 /// | call | classic requests | with the registers |
 /// |---|---|---|
-/// | `write_partial` | 1 PUT | a LIST of a handful of keys where the fence was read too long ago |
-/// | `read_partial` | 1 GET | the same |
+/// | `write_partial` | 1 PUT; with exclusive partials 1 GET where something is there | a LIST of a handful of keys where the fence was read too long ago |
+/// | `read_partial` | 1 GET | none |
 /// | `epoch_complete` | HEAD, LIST of the epoch, PUT; HEAD, GET where it is sealed | 2 such LISTs, and 1 GET per version |
 /// | `latest_committed_epoch` | 1 LIST of everything | 1 such LIST |
 /// | `prune_before` | 1 LIST of the epochs, a HEAD or few; per deleted epoch a LIST and the deletes | 1 such LIST, 1 PUT |
@@ -79,6 +82,7 @@ pub struct ObjectStoreBackend {
     store: Arc<dyn ObjectStore>,
     instance: InstanceId,
     vnode_capacity: u32,
+    exclusive_partials: bool,
     guards: Arc<Guards>,
     pruned: PruneProgress,
 }
@@ -137,6 +141,33 @@ impl ObjectStoreBackend {
         self.guards.await_fence(Version::new(version), timeout).await
     }
 
+    /// The epoch that a term of this instance begins with, where `highest_listed` is what [`Restore::highest_listed`] gave, or the highest
+    /// number in a listing that showed nothing sealed: above every one of them, and one that the version which this instance commits as
+    /// may use. `None` where there is no such number: this version has used up its range, or a higher one has written already. No
+    /// request.
+    #[must_use]
+    pub fn first_epoch(&self, highest_listed: Option<u64>) -> Option<u64> {
+        self.guards.first_epoch(highest_listed.map(Epoch::new)).map(Epoch::get)
+    }
+
+    /// Waits until the fence names this instance as its holder, and returns the version: with `versionFrom: Assigned`, after the Lease
+    /// was acquired. [`StateBackendError::FenceNotReached`] after `timeout`; [`StateBackendError::StaleVersion`] where this instance was
+    /// built to lead a version that the fence has passed. From now on the registers are read at every commit.
+    ///
+    /// The version is *not* what this backend commits as from then on: a term that is still under way in this process must not end as
+    /// part of the next one. Lead with a backend of its own, built with [`ObjectStoreBackendBuilder::leading`], or pass the version to
+    /// [`StateBackend::set_authoritative_version`] once nothing of an earlier term is left; until then commits are refused.
+    ///
+    /// It relies on a name that no other process had before: see [`ObjectStoreBackendBuilder::instance_id`]. Where the Lease is acquired
+    /// again by the same process, the version of its earlier term may be returned as long as that one stands; the commit finds out when
+    /// it is superseded.
+    ///
+    /// It lists a handful of keys, first 10 times a second and later once, and reads one record whenever the fence has risen. Dropping
+    /// the future changes nothing.
+    pub async fn await_leadership(&self, timeout: Duration) -> Result<u64, StateBackendError> {
+        self.guards.await_leadership(timeout).await.map(Version::get)
+    }
+
     fn check_vnode(&self, vnode: u32) -> Result<Vnode, StateBackendError> {
         check_vnode(vnode, self.vnode_capacity)
     }
@@ -157,15 +188,13 @@ fn io(key: impl Into<String>) -> impl FnOnce(Error) -> StateBackendError {
     |source| StateBackendError::Io { key, source: Box::new(source) }
 }
 
-/// One partial state; `None` when there is none. One GET.
-async fn get_partial(store: &dyn ObjectStore, vnode: Vnode, epoch: Epoch) -> Result<Option<Bytes>, StateBackendError> {
-    let key = key::partial(epoch, vnode);
-    let object = match store.get(&Path::from(key.as_str())).await {
-        Ok(object) => object,
-        Err(Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(io(key)(error)),
+/// Nothing settled whether `key` was created: the last failure, or that the store answered and shows nothing.
+fn unknown(key: String, last: Option<Error>) -> StateBackendError {
+    let source: Box<dyn std::error::Error + Send + Sync> = match last {
+        Some(error) => Box::new(error),
+        None => Box::new(StoreError::OutcomeUnknown { location: key.clone(), attempts: ATTEMPTS, source: None }),
     };
-    object.bytes().await.map(Some).map_err(io(key))
+    StateBackendError::Io { key, source }
 }
 
 #[async_trait]
@@ -177,17 +206,17 @@ impl StateBackend for ObjectStoreBackend {
         assignment_version: u64,
         bytes: Bytes,
     ) -> Result<(), StateBackendError> {
-        let vnode = self.check_vnode(vnode)?;
-        self.guards.check_assignment(assignment_version).await?;
-        let key = key::partial(Epoch::new(epoch), vnode);
-        let path = Path::from(key.as_str());
-        self.store.put(&path, PutPayload::from(bytes)).await.map_err(io(key))?;
-        Ok(())
+        let (vnode, epoch) = (self.check_vnode(vnode)?, Epoch::new(epoch));
+        let version = Version::new(assignment_version);
+        // A number that is not the caller's is never written, whatever is known of the fence; so no answer is waited for to refuse it.
+        self.guards.check_epoch(epoch, version)?;
+        self.guards.check_assignment(version).await?;
+        self.put_partial(vnode, epoch, bytes).await
     }
 
     async fn read_partial(&self, vnode: u32, epoch: u64) -> Result<Option<Bytes>, StateBackendError> {
         let vnode = self.check_vnode(vnode)?;
-        get_partial(self.store.as_ref(), vnode, Epoch::new(epoch)).await
+        get(self.store.as_ref(), vnode, Epoch::new(epoch)).await
     }
 
     async fn epoch_complete(&self, epoch: u64, vnodes: &[u32]) -> Result<bool, StateBackendError> {
@@ -221,6 +250,7 @@ impl fmt::Debug for ObjectStoreBackend {
             .field("store", &format_args!("{}", self.store))
             .field("instance", &self.instance)
             .field("vnode_capacity", &self.vnode_capacity)
+            .field("exclusive_partials", &self.exclusive_partials)
             .field("guards", &self.guards)
             .field("pruned", &self.pruned)
             .finish()

@@ -25,13 +25,13 @@ pub(crate) enum Body {
     TooLong(u64),
 }
 
-/// How a create ended.
+/// How a create ended. `T` is what was read back.
 #[derive(Debug)]
-pub(crate) enum Created {
+pub(crate) enum Created<T = Body> {
     /// This call wrote it.
     Written,
     /// Something stands there: another's write, or this call's own whose answer was lost.
-    There(Body),
+    There(T),
     /// Neither: no answer, and nothing that could be read back.
     Unknown(Option<Error>),
 }
@@ -54,6 +54,19 @@ pub(crate) async fn read(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Op
 ///
 /// Only failures that say that nothing was written are errors. Dropping the future leaves the outcome unknown.
 pub(crate) async fn create(store: &Arc<dyn ObjectStore>, path: &Path, body: &Bytes) -> Result<Created, Error> {
+    create_with(store, path, body, || read(store, path)).await
+}
+
+/// As [`create`], reading back by `look`, which answers `None` when nothing is there.
+pub(crate) async fn create_with<T, F>(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    body: &Bytes,
+    look: impl Fn() -> F,
+) -> Result<Created<T>, Error>
+where
+    F: Future<Output = Result<Option<T>, Error>>,
+{
     let mut pause = FIRST_PAUSE;
     let mut last = None;
     for attempt in 1..=ATTEMPTS {
@@ -62,8 +75,8 @@ pub(crate) async fn create(store: &Arc<dyn ObjectStore>, path: &Path, body: &Byt
             Err(error) if refused(&error) => return Err(error),
             Err(error) => last = Some(error),
         }
-        match read(store, path).await {
-            Ok(Some(body)) => return Ok(Created::There(body)),
+        match look().await {
+            Ok(Some(found)) => return Ok(Created::There(found)),
             Ok(None) => {}
             Err(error) => last = Some(error),
         }

@@ -1,5 +1,6 @@
 //! What can go wrong with a store: one enum for the operator's side, one for pipelines.
 
+use epochwarden_core::numbering::VersionOutOfRange;
 use epochwarden_core::register::RegisterLost;
 use thiserror::Error;
 
@@ -208,11 +209,8 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// A version that may not be published.
-    #[error("{version} is not a version: versions are 1..=9007199254740991, and 0 means that the fence is off")]
-    InvalidVersion {
-        /// The number.
-        version: u64,
-    },
+    #[error("{0}; 0 would mean that the fence is off")]
+    InvalidVersion(#[from] VersionOutOfRange),
 }
 
 impl StoreError {
@@ -225,7 +223,7 @@ impl StoreError {
             | Self::InvalidOption { .. }
             | Self::InvalidCa { .. }
             | Self::Client { .. }
-            | Self::InvalidVersion { .. } => ErrorClass::InvalidConfiguration,
+            | Self::InvalidVersion(_) => ErrorClass::InvalidConfiguration,
             Self::CredentialsNotAllowed { .. } => ErrorClass::CredentialsNotAllowed,
             Self::Folder { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => ErrorClass::BucketNotFound,

@@ -16,6 +16,7 @@ pub mod crash;
 mod create;
 pub mod error;
 mod http;
+mod instance;
 pub mod listing;
 pub mod observe;
 pub mod probe;
@@ -25,8 +26,10 @@ pub mod root;
 
 pub use backend::{ObjectStoreBackend, ObjectStoreBackendBuilder, Restore, StateBackend};
 pub use clock::{Clock, SystemClock};
+pub use epochwarden_core::{InstanceId, Numbering};
 pub use error::{ErrorClass, StateBackendError, StoreError};
 pub use http::addresses::{AddressRules, AllowedHost, RefusedAddress};
+pub use instance::UniqueInstanceId;
 pub use listing::{check_layout, list_epoch, list_epochs, list_index, list_inventory, list_registers};
 pub use observe::{Observer, Operation, Outcome, RequestCounter, RequestCounts};
 pub use registers::{Owned, Published, Registers};

@@ -1,5 +1,6 @@
 //! The registers of a root: what the bucket remembers about who leads, what may no longer be sealed, and who owns it.
 
+mod assign;
 mod owner;
 mod publish;
 mod records;
@@ -12,6 +13,7 @@ use epochwarden_core::key;
 use epochwarden_core::register::{Reading, RegisterKind, records_to_trim};
 use object_store::ObjectStoreExt;
 
+pub use self::assign::{AssignError, Assigned};
 pub use self::owner::{Claimed, Conflict, Owned};
 pub use self::publish::Published;
 pub use self::records::Record;

@@ -1,5 +1,5 @@
 use epochwarden_core::Version;
-use epochwarden_core::lease::{InvalidVersion, VersionFrom};
+use epochwarden_core::lease::{Declared, InvalidVersion};
 use epochwarden_core::register::{RegisterKind, RegisterLost};
 use std::time::Duration;
 
@@ -96,13 +96,13 @@ fn a_refused_fence_has_the_same_reason_here_as_in_the_rules() {
         FenceRefusal::LeaseExpired { lease: lease(), holder: "a".to_owned(), silent: Duration::from_secs(20) },
         FenceRefusal::LeaseRegressed {
             lease: lease(),
-            from: VersionFrom::LeaseTransitions,
+            from: Declared::LeaseTransitions,
             version: version(1),
             fence: version(2),
         },
         FenceRefusal::FenceConflict {
             lease: lease(),
-            from: VersionFrom::Annotation,
+            from: Declared::Annotation,
             version: version(1),
             recorded_holder: None,
             holder: "a".to_owned(),

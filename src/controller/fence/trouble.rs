@@ -66,7 +66,9 @@ impl FenceTask {
         let seen = self.lease.as_ref()?.peek();
         let fence = stands_at(self.handle.observed.borrow().seen.fence);
         let found = lease::LeaseSeen::Found(seen.lease.as_ref()?);
-        match lease::decide(found, self.handle.current().version_from(), &fence, self.context.monotonic.now()) {
+        let policy = self.handle.current();
+        let now = self.context.monotonic.now();
+        match lease::decide(found, policy.version_from(), policy.spec.numbering, &fence, now) {
             FenceDecision::Publish(term) => Some(term),
             _ => None,
         }

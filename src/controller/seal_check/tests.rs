@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::controller::observed::Said;
 use crate::controller::status::{differs, status};
-use crate::controller::workbench::{Bench, Hands, policy};
+use crate::controller::workbench::{Bench, Hands, policy, shown};
 
 const EVERY: Duration = Duration::from_mins(5);
 
@@ -48,10 +48,10 @@ async fn the_newest_seal_is_in_the_status_seconds_after_the_store_was_reached() 
     wait(SOON).await;
     task.abort();
     let expected = EpochsStatus {
-        latest_committed: Some(Epoch::new(7)),
+        latest_committed: Some(shown(7)),
         latest_committed_at: Some(sealed),
         latest_committer: None,
-        oldest_sealed: Some(Epoch::new(3)),
+        oldest_sealed: Some(shown(3)),
         sealed: 2_u64.into(),
         unsealed: 1_u64.into(),
         objects: None,
@@ -185,7 +185,7 @@ async fn what_an_index_does_not_show_stays_as_the_last_run_has_counted_it() {
     let bench = bench();
     bench.seal(7).await;
     let counted = EpochsStatus {
-        latest_committed: Some(Epoch::new(7)),
+        latest_committed: Some(shown(7)),
         latest_committer: Some("pod-9".into()),
         objects: Some(5_u64.into()),
         bytes: Some(50_u64.into()),
@@ -199,7 +199,7 @@ async fn what_an_index_does_not_show_stays_as_the_last_run_has_counted_it() {
     bench.seal(8).await;
     work(&bench, EVERY * 2).await;
     let epochs = seen(&bench).epochs.unwrap();
-    assert_eq!((epochs.latest_committed, epochs.latest_committer), (Some(Epoch::new(8)), None), "nobody knows yet");
+    assert_eq!((epochs.latest_committed, epochs.latest_committer), (Some(shown(8)), None), "nobody knows yet");
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn a_listing_that_a_run_has_overtaken_is_thrown_away() {
     let bench = bench();
     bench.seal(7).await;
     let index = epochwarden_store::list_index(&bench.root).await.unwrap();
-    let newer = EpochsStatus { latest_committed: Some(Epoch::new(9)), ..EpochsStatus::default() };
+    let newer = EpochsStatus { latest_committed: Some(shown(9)), ..EpochsStatus::default() };
     bench.handle.observed.send_modify(|observed| observed.epochs = Some(newer.clone()));
     observe(&bench.context, &bench.handle, &index, Duration::ZERO, None);
     assert_eq!(seen(&bench).epochs, Some(newer));
@@ -237,7 +237,10 @@ async fn a_check_that_a_run_has_overtaken_still_says_that_sealing_has_stalled_un
     let index = epochwarden_store::list_index(&bench.root).await.unwrap();
     for (latest, stalled) in [(7, true), (6, true), (8, false)] {
         bench = Bench { handle: Bench::new(&bench.clock, &json!({})).handle, ..bench };
-        let by_run = EpochsStatus { latest_committed: Some(Epoch::new(latest)), ..EpochsStatus::default() };
+        let by_run = EpochsStatus {
+            latest_committed: Some(epochwarden_core::Numbering::Plain.show(epochwarden_core::Epoch::new(latest))),
+            ..EpochsStatus::default()
+        };
         bench.handle.observed.send_modify(|observed| observed.epochs = Some(by_run.clone()));
         observe(&bench.context, &bench.handle, &index, Duration::from_mins(30), None);
         assert_eq!(seen(&bench).epochs, Some(by_run), "the run knows better");

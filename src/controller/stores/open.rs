@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use epochwarden_core::Numbering;
 use epochwarden_store::{Root, RootSettings, ask_folder};
 
 use super::keeper::{Keeper, Look};
@@ -56,12 +57,14 @@ pub(super) struct Opener {
     /// The folder that was found allowed.
     folder: Option<PathBuf>,
     settings: RootSettings,
+    numbering: Numbering,
 }
 
 impl Opener {
     /// Clients with these settings changed. No request.
     pub(super) fn open(&self, change: impl FnOnce(RootSettings) -> RootSettings) -> Result<Root, StoreProblem> {
         let root = Root::open(&self.url, self.options.clone(), &change(self.settings.clone()))
+            .map(|root| root.numbered(self.numbering))
             .map_err(|error| StoreProblem::from(&error))?;
         // The links may have been changed since they were followed. What counts is where the clients are, and they stay there.
         if root.folder() == self.folder.as_deref() {
@@ -86,7 +89,7 @@ impl Keeper {
             folder: self.check_file_root(&store.url).await?,
             secrets: secrets.identity.clone(),
         };
-        let opener = self.opener(&identity, secrets)?;
+        let opener = self.opener(&identity, secrets, policy.spec.numbering)?;
         let stores = match self.checked.clone().filter(|stores| *stores.identity == identity) {
             Some(stores) if look == Look::Secrets => return Ok(stores),
             Some(stores) => stores,
@@ -105,7 +108,7 @@ impl Keeper {
         checked.map_err(|error| StoreProblem::from(&error))?.map(Some)
     }
 
-    fn opener(&self, identity: &Identity, secrets: Secrets) -> Result<Opener, StoreProblem> {
+    fn opener(&self, identity: &Identity, secrets: Secrets, numbering: Numbering) -> Result<Opener, StoreProblem> {
         let settings = &self.context.settings;
         let ambient =
             secrets.options.is_none() && credentials::is_under(&identity.url, &settings.allow_ambient_credentials);
@@ -121,7 +124,7 @@ impl Keeper {
             ca: secrets.ca,
             ..RootSettings::default()
         };
-        Ok(Opener { url: identity.url.clone(), options, folder: identity.folder.clone(), settings })
+        Ok(Opener { url: identity.url.clone(), options, folder: identity.folder.clone(), settings, numbering })
     }
 
     fn make(&mut self, identity: Identity, opener: &Opener) -> Result<Stores, StoreProblem> {
@@ -152,8 +155,13 @@ mod tests {
         std::os::unix::fs::symlink(top.join("allowed/orders"), &link).unwrap();
         let url = format!("file://{}", link.display());
         let checked = credentials::check_file_root(&url, &[top.join("allowed")]).unwrap();
-        let opener =
-            Opener { url, options: Vec::new(), folder: Some(checked.clone()), settings: RootSettings::default() };
+        let opener = Opener {
+            url,
+            options: Vec::new(),
+            folder: Some(checked.clone()),
+            settings: RootSettings::default(),
+            numbering: Numbering::Plain,
+        };
         assert_eq!(opener.open(|settings| settings).unwrap().folder(), Some(checked.as_path()));
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(top.join("other"), &link).unwrap();

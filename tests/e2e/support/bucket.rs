@@ -57,11 +57,6 @@ impl Bucket {
         Ok(Self { url: url.into(), options, root, folder: None })
     }
 
-    /// Just the root below this one at `name`.
-    pub(crate) fn at_name(&self, name: &str) -> anyhow::Result<Root> {
-        Ok(Root::open(&format!("{}/{name}", self.url), self.options.clone(), &RootSettings::default())?)
-    }
-
     /// The root below this one at `name`. It ends with this one.
     pub(crate) fn below(&self, name: &str) -> anyhow::Result<Self> {
         let url = format!("{}/{name}", self.url);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{HIGHEST_JUMP, VERSION_ANNOTATION, VersionFrom};
+use super::{Declared, HIGHEST_JUMP, VERSION_ANNOTATION};
 use crate::duration::format_duration;
 use crate::epoch::Version;
+use crate::numbering::VersionOutOfRange;
 use crate::register::RegisterLost;
 
 /// Why a Lease gives no version.
@@ -28,6 +29,11 @@ pub enum InvalidVersion {
         Version::MAX
     )]
     MalformedAnnotation,
+    /// No epoch could be numbered by it.
+    #[error(
+        "{0}; correct what gives it, or go on in another root where all of them are used up: a fence never goes down"
+    )]
+    OutOfRange(VersionOutOfRange),
 }
 
 /// Why the fence does not move. Its text says what is wrong, on which object, and what to do.
@@ -62,14 +68,14 @@ pub enum FenceRefusal {
     /// The Lease gives a lower version than the fence has.
     #[error(
         "the Lease {lease} gives version {version}, but the fence stands at {fence}: a Lease that was deleted and created again starts \
-         over, and a fence never goes down; {}",
+         over, and a fence never goes down; {}; with versionFrom: Assigned a Lease may start over",
         raise(*from, *fence)
     )]
     LeaseRegressed {
         /// Namespace and name.
         lease: String,
         /// How it became a version.
-        from: VersionFrom,
+        from: Declared,
         /// The version that it gives.
         version: Version,
         /// The version of the fence.
@@ -86,7 +92,7 @@ pub enum FenceRefusal {
         /// Namespace and name.
         lease: String,
         /// How it became a version.
-        from: VersionFrom,
+        from: Declared,
         /// The version that both claim.
         version: Version,
         /// Who the fence record names; `None` where it cannot be read.
@@ -140,14 +146,14 @@ impl FenceRefusal {
 }
 
 /// How a leader comes above a version.
-fn raise(from: VersionFrom, above: Version) -> String {
+fn raise(from: Declared, above: Version) -> String {
     match from {
-        VersionFrom::LeaseTransitions => {
+        Declared::LeaseTransitions => {
             format!(
                 "let a leader acquire the Lease with spec.leaseTransitions at {above} or above, under an identity of its own"
             )
         }
-        VersionFrom::Annotation => format!("let the leader set the annotation {VERSION_ANNOTATION} above {above}"),
+        Declared::Annotation => format!("let the leader set the annotation {VERSION_ANNOTATION} above {above}"),
     }
 }
 

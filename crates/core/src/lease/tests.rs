@@ -1,5 +1,7 @@
 #![allow(clippy::unchecked_time_subtraction, reason = "a test that underflows fails, and says where")]
 
+mod assigned;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -42,7 +44,7 @@ fn fence(highest: u64, record: RecordSeen) -> FenceSeen {
     FenceSeen { highest: Version::new(highest), record, lost: None }
 }
 
-/// What was decided, in one word, for both ways to a version.
+/// What was decided, in one word, for every way to a version.
 fn word(decision: &FenceDecision) -> &'static str {
     match decision {
         FenceDecision::Publish(_) => "Publish",
@@ -54,7 +56,16 @@ fn word(decision: &FenceDecision) -> &'static str {
 }
 
 fn decided(lease: &LeaseObservation, from: VersionFrom, fence: &FenceSeen) -> FenceDecision {
-    decide(LeaseSeen::Found(lease), from, fence, NOW)
+    decide(LeaseSeen::Found(lease), from, Numbering::Plain, fence, NOW)
+}
+
+/// The first term that a Lease names.
+fn term(lease: &LeaseObservation, from: VersionFrom) -> Result<Term, FenceRefusal> {
+    match decided(lease, from, &fence(0, RecordSeen::Unread)) {
+        FenceDecision::Publish(term) => Ok(term),
+        FenceDecision::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -205,7 +216,7 @@ fn a_lease_that_names_no_leader_moves_nothing() {
         assert_eq!(word(&decided(&lease, VersionFrom::LeaseTransitions, &seen)), expected, "{case}");
     }
     let missing = LeaseSeen::Missing { namespace: "streaming", name: "orders-leader" };
-    assert_eq!(word(&decide(missing, VersionFrom::LeaseTransitions, &seen, NOW)), "LeaseNotFound");
+    assert_eq!(word(&decide(missing, VersionFrom::LeaseTransitions, Numbering::Plain, &seen, NOW)), "LeaseNotFound");
 }
 
 #[test]
@@ -219,7 +230,7 @@ fn a_lost_register_comes_before_everything() {
         LeaseSeen::Found(&LeaseObservation { holder: None, ..lease() }),
         LeaseSeen::Missing { namespace: "streaming", name: "orders-leader" },
     ] {
-        let decision = decide(lease, VersionFrom::LeaseTransitions, &seen, NOW);
+        let decision = decide(lease, VersionFrom::LeaseTransitions, Numbering::Plain, &seen, NOW);
         assert_eq!(decision, FenceDecision::Refused(FenceRefusal::RegisterLost(lost)));
     }
 }
@@ -251,7 +262,7 @@ fn an_old_annotation_beside_a_new_holder_is_a_conflict_only_after_one_lease_dura
 fn a_refusal_says_what_is_wrong_on_which_object_and_what_to_do() {
     let version = Version::new(4);
     let (lease, holder) = ("streaming/orders-leader".to_owned(), "b".to_owned());
-    let transitions = VersionFrom::LeaseTransitions;
+    let transitions = Declared::LeaseTransitions;
     let conflict = |recorded_holder: Option<&str>, from| FenceRefusal::FenceConflict {
         lease: lease.clone(),
         from,
@@ -271,12 +282,18 @@ fn a_refusal_says_what_is_wrong_on_which_object_and_what_to_do() {
         ),
         (
             FenceRefusal::LeaseRegressed { lease: lease.clone(), from: transitions, version, fence: Version::new(9) },
-            &["streaming/orders-leader", "version 4", "stands at 9", "leaseTransitions at 9 or above"],
+            &[
+                "streaming/orders-leader",
+                "version 4",
+                "stands at 9",
+                "leaseTransitions at 9 or above",
+                "versionFrom: Assigned",
+            ],
         ),
         (
             FenceRefusal::LeaseRegressed {
                 lease: lease.clone(),
-                from: VersionFrom::Annotation,
+                from: Declared::Annotation,
                 version,
                 fence: Version::new(9),
             },
@@ -287,7 +304,7 @@ fn a_refusal_says_what_is_wrong_on_which_object_and_what_to_do() {
             &["version 4 to \"b\"", "belongs to \"a\"", "leaseTransitions at 4 or above"],
         ),
         (conflict(Some("b"), transitions), &["the same holder under another Lease"]),
-        (conflict(None, VersionFrom::Annotation), &["cannot be read", "epochwarden.io/assignment-version above 4"]),
+        (conflict(None, Declared::Annotation), &["cannot be read", "epochwarden.io/assignment-version above 4"]),
         (
             FenceRefusal::InvalidVersion {
                 lease: lease.clone(),
@@ -295,6 +312,14 @@ fn a_refusal_says_what_is_wrong_on_which_object_and_what_to_do() {
                 why: InvalidVersion::MalformedAnnotation,
             },
             &["streaming/orders-leader", "\"seven\"", "from 1 to 9007199254740991"],
+        ),
+        (
+            FenceRefusal::InvalidVersion {
+                lease: lease.clone(),
+                text: "8388608".into(),
+                why: InvalidVersion::OutOfRange(Numbering::Versioned.check_version(Version::new(1 << 23)).unwrap_err()),
+            },
+            &["streaming/orders-leader", "8388608", "Versioned numbering", "1..=8388607", "another root"],
         ),
         (
             FenceRefusal::VersionJump { lease: lease.clone(), fence: version, version: Version::new(2_000_000) },
@@ -338,7 +363,8 @@ proptest! {
         duration in prop::option::of(0_u64..30),
         silent in 0_u64..30,
         highest in prop_oneof![0_u64..10, 0..=Version::MAX.get()],
-        annotated in any::<bool>(),
+        from in prop::sample::select(vec![VersionFrom::LeaseTransitions, VersionFrom::Annotation, VersionFrom::Assigned]),
+        numbering in prop::sample::select(vec![Numbering::Plain, Numbering::Versioned]),
     ) {
         let lease = LeaseObservation {
             transitions,
@@ -348,9 +374,11 @@ proptest! {
             renewed: NOW - Duration::from_secs(silent),
             ..lease()
         };
-        let from = if annotated { VersionFrom::Annotation } else { VersionFrom::LeaseTransitions };
-        if let FenceDecision::Publish(term) = decided(&lease, from, &fence(highest, RecordSeen::Unread)) {
+        let seen = fence(highest, RecordSeen::Unreadable);
+        if let FenceDecision::Publish(term) = decide(LeaseSeen::Found(&lease), from, numbering, &seen, NOW) {
             prop_assert!(term.version.is_valid() && term.version.get() > highest);
+            prop_assert!(numbering.range(term.version).is_some());
+            prop_assert!(from != VersionFrom::Assigned || term.version.get() == highest + 1);
             prop_assert!(highest == 0 || term.version.get() - highest <= HIGHEST_JUMP);
             prop_assert!(!term.holder.is_empty() && Some(&term.holder) == lease.holder.as_ref());
             prop_assert!(duration.is_none_or(|duration| silent < duration));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_core::{InstanceId, Version};
+use epochwarden_core::{InstanceId, Numbering, Version};
 use object_store::ObjectStore;
 use uuid::Uuid;
 
@@ -25,6 +25,8 @@ pub struct ObjectStoreBackendBuilder {
     holder: Option<String>,
     vnode_capacity: u32,
     leading: Option<u64>,
+    numbering: Numbering,
+    exclusive_partials: bool,
     fence_refresh: Duration,
 }
 
@@ -36,11 +38,14 @@ impl ObjectStoreBackendBuilder {
             holder: None,
             vnode_capacity: u32::MAX,
             leading: None,
+            numbering: Numbering::Plain,
+            exclusive_partials: false,
             fence_refresh: FENCE_REFRESH,
         }
     }
 
-    /// The name of this process start, and the body of its seals. Without it, a random one.
+    /// The name of this process start, and the body of its seals: see [`UniqueInstanceId`](crate::UniqueInstanceId). Without it, a random
+    /// one.
     pub fn instance_id(mut self, instance_id: impl Into<String>) -> Self {
         self.instance_id = Some(instance_id.into());
         self
@@ -64,6 +69,32 @@ impl ObjectStoreBackendBuilder {
         self
     }
 
+    /// How this pipeline numbers its epochs. Without it, [`Numbering::Plain`].
+    ///
+    /// With [`Numbering::Versioned`], a write and a commit refuse an epoch outside of the range of the caller's version, before any
+    /// request, with [`StateBackendError::EpochOutOfRange`](crate::StateBackendError::EpochOutOfRange). The caller's version is the
+    /// `assignment_version` of a write, and the version that the instance commits as of a commit. Version 0, with which the fence is off,
+    /// has no epochs at all: without a fence there are no terms to keep apart. [`ObjectStoreBackend::first_epoch`] says where a term begins.
+    pub fn numbering(mut self, numbering: Numbering) -> Self {
+        self.numbering = numbering;
+        self
+    }
+
+    /// Whether a partial state is written once and never overwritten. Without it, the last writer wins.
+    ///
+    /// A write then succeeds where the object that is there has the same bytes, as after a write whose answer was lost, and is
+    /// [`StateBackendError::PartialConflict`](crate::StateBackendError::PartialConflict) where it has others. That epoch is burnt: the
+    /// leader goes on with a higher number. So no restored epoch holds the partials of two leaders, as long as a leader seals an epoch
+    /// only after each of its partials was written with `Ok` in this term, and numbers its epochs above every one in the listing that it
+    /// restored from.
+    ///
+    /// A write costs one PUT, as otherwise; where something is there already, a GET more. It waits and tries again, a bounded number of
+    /// times, while the store says neither that the object was written nor that another one is there.
+    pub fn exclusive_partials(mut self, exclusive: bool) -> Self {
+        self.exclusive_partials = exclusive;
+        self
+    }
+
     /// How old the fence that a write compares with may be before it is read again. Without it, 10 seconds.
     pub fn fence_refresh(mut self, age: Duration) -> Self {
         self.fence_refresh = age;
@@ -81,13 +112,15 @@ impl ObjectStoreBackendBuilder {
     }
 
     fn finish(self, reads_registers: bool) -> ObjectStoreBackend {
-        let Self { store, instance_id, holder, vnode_capacity, leading, fence_refresh } = self;
+        let Self { store, instance_id, holder, vnode_capacity, leading, numbering, exclusive_partials, fence_refresh } =
+            self;
         let instance_id = instance_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-        let registers = Registers::new(Root::from_store(Arc::clone(&store)), instance_id.clone());
+        let registers = Registers::new(Root::from_store(Arc::clone(&store)).numbered(numbering), instance_id.clone());
         let guards = Guards::new(
             registers,
             holder.unwrap_or_else(|| instance_id.clone()),
             leading.map(Version::new),
+            numbering,
             reads_registers,
             fence_refresh,
         );
@@ -95,6 +128,7 @@ impl ObjectStoreBackendBuilder {
             store,
             instance: InstanceId::new(instance_id),
             vnode_capacity,
+            exclusive_partials,
             guards: Arc::new(guards),
             pruned: PruneProgress::default(),
         }
@@ -108,6 +142,8 @@ impl fmt::Debug for ObjectStoreBackendBuilder {
             .field("holder", &self.holder)
             .field("vnode_capacity", &self.vnode_capacity)
             .field("leading", &self.leading)
+            .field("numbering", &self.numbering)
+            .field("exclusive_partials", &self.exclusive_partials)
             .field("fence_refresh", &self.fence_refresh)
             .finish_non_exhaustive()
     }

@@ -12,20 +12,22 @@ use object_store::path::Path;
 
 use super::guards::{As, Passed};
 use super::scan::is_sealed;
-use super::{ObjectStoreBackend, io};
-use crate::create::{self, ATTEMPTS, Body, Created};
-use crate::error::{StateBackendError, StoreError};
+use super::{ObjectStoreBackend, io, unknown};
+use crate::create::{self, Body, Created};
+use crate::error::StateBackendError;
 
 impl ObjectStoreBackend {
     /// Guard, seal, guard again. The seal alone says nothing: only the second guard read proves that whoever leads next read the
     /// fence after this seal was there, and so restores from it or from a later one.
     pub(super) async fn commit(&self, epoch: Epoch, vnodes: &[u32]) -> Result<bool, StateBackendError> {
-        let before = self.guards.check(Some(epoch), As::Leader).await?;
+        let version = self.guards.version();
+        self.guards.check_epoch(epoch, version)?;
+        let before = self.guards.check(version, Some(epoch), As::Leader).await?;
         if !self.seal(epoch, vnodes).await? {
             return Ok(false);
         }
         if let Passed::Holds(_) = before {
-            self.guards.check(Some(epoch), As::Leader).await?;
+            self.guards.check(version, Some(epoch), As::Leader).await?;
         }
         Ok(true)
     }
@@ -48,11 +50,7 @@ impl ObjectStoreBackend {
         match create::create(&self.store, &path, &body).await.map_err(io(key.as_str()))? {
             Created::Written => Ok(true),
             Created::There(body) => self.compare(&body),
-            Created::Unknown(Some(error)) => Err(io(key)(error)),
-            Created::Unknown(None) => {
-                let unknown = StoreError::OutcomeUnknown { location: key.clone(), attempts: ATTEMPTS, source: None };
-                Err(StateBackendError::Io { key, source: Box::new(unknown) })
-            }
+            Created::Unknown(last) => Err(unknown(key, last)),
         }
     }
 

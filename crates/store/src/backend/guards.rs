@@ -8,8 +8,9 @@ use std::time::Duration;
 use epochwarden_core::guard::{Committer, Guard, Standing, guard};
 use epochwarden_core::key;
 use epochwarden_core::lease::LeaseIdentity;
+use epochwarden_core::numbering::EpochOutOfRange;
 use epochwarden_core::register::{FenceRecord, FloorRecord, Reading, RegisterKind, RegisterLost};
-use epochwarden_core::{Epoch, InstanceId, Version};
+use epochwarden_core::{Epoch, InstanceId, Numbering, Version};
 use tokio::time::Instant;
 
 use super::fence_cache::FenceCache;
@@ -18,7 +19,7 @@ use crate::error::{StateBackendError, StoreError};
 use crate::registers::{Published, Record, Registers, Sample};
 use crate::root::Root;
 
-/// How soon after the first look [`Guards::await_fence`] looks again, and how rarely at last.
+/// How soon after the first look at something that is waited for the next one follows, and how rarely they come at last.
 const POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The version that an instance acts as, and what it knows of the registers.
@@ -26,6 +27,7 @@ pub(super) struct Guards {
     registers: Registers,
     holder: String,
     leading: Option<Version>,
+    numbering: Numbering,
     /// What was set, by call or through the handle. The fence that was read is in `registers`: it refuses writes, and never commits.
     set: Arc<AtomicU64>,
     awake: AtomicBool,
@@ -65,6 +67,7 @@ impl Guards {
         registers: Registers,
         holder: String,
         leading: Option<Version>,
+        numbering: Numbering,
         awake: bool,
         fence_refresh: Duration,
     ) -> Self {
@@ -72,6 +75,7 @@ impl Guards {
             registers,
             holder,
             leading,
+            numbering,
             set: Arc::default(),
             awake: AtomicBool::new(awake),
             cache: FenceCache::new(fence_refresh),
@@ -94,6 +98,15 @@ impl Guards {
     /// The version that this instance commits as.
     pub(super) fn version(&self) -> Version {
         self.leading.unwrap_or_else(|| self.highest_set())
+    }
+
+    /// Refuses an epoch that is not `version`'s to write or to seal. No request.
+    pub(super) fn check_epoch(&self, epoch: Epoch, version: Version) -> Result<(), StateBackendError> {
+        self.numbering.check_epoch(epoch, version).map_err(Into::into)
+    }
+
+    pub(super) fn first_epoch(&self, highest: Option<Epoch>) -> Option<Epoch> {
+        self.numbering.first_epoch(self.version(), highest)
     }
 
     /// The version below which writes are refused.
@@ -124,8 +137,7 @@ impl Guards {
     }
 
     /// Refuses a write under a version below the authoritative one, as far as this instance has heard.
-    pub(super) async fn check_assignment(&self, assignment_version: u64) -> Result<(), StateBackendError> {
-        let caller = Version::new(assignment_version);
+    pub(super) async fn check_assignment(&self, caller: Version) -> Result<(), StateBackendError> {
         let check = || match self.authoritative() {
             authoritative if caller < authoritative => Err(stale(caller, authoritative)),
             _ => Ok(()),
@@ -138,12 +150,19 @@ impl Guards {
         Ok(())
     }
 
-    /// A guard read for `epoch`, or with `None` for the fence alone.
-    pub(super) async fn check(&self, epoch: Option<Epoch>, role: As) -> Result<Passed, StateBackendError> {
+    /// A guard read for `epoch`, or with `None` for the fence alone, by an instance that acts as `version`.
+    ///
+    /// Two guard reads that belong together are given the same version, whatever is set meanwhile: another leader's term may lie
+    /// between two of this instance's own.
+    pub(super) async fn check(
+        &self,
+        version: Version,
+        epoch: Option<Epoch>,
+        role: As,
+    ) -> Result<Passed, StateBackendError> {
         if !self.reads_registers() {
             return Ok(Passed::Off(Reading::default()));
         }
-        let version = self.version();
         let mut sample = self.sample().await?;
         for _ in 0..ATTEMPTS {
             let standing = self.standing(version);
@@ -231,25 +250,73 @@ impl Guards {
 
     pub(super) async fn await_fence(&self, version: Version, timeout: Duration) -> Result<(), StateBackendError> {
         self.wake();
-        let deadline = Instant::now() + timeout;
-        let (mut pause, longest) = POLL;
+        let mut polls = Polls::until(timeout);
         loop {
             let reading = self.sample().await?.checked()?;
             match reading.fence.cmp(&version) {
                 std::cmp::Ordering::Greater => return Err(stale(version, reading.fence)),
                 std::cmp::Ordering::Equal if self.version() == version => {
-                    return self.check(None, As::Leader).await.map(drop);
+                    return self.check(version, None, As::Leader).await.map(drop);
                 }
                 std::cmp::Ordering::Equal => return Ok(()),
                 std::cmp::Ordering::Less => {}
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !polls.next().await {
                 return Err(not_reached(version, reading.fence));
             }
-            wait(pause.min(left)).await;
-            pause = (pause * 2).min(longest);
         }
+    }
+
+    pub(super) async fn await_leadership(&self, timeout: Duration) -> Result<Version, StateBackendError> {
+        self.wake();
+        let mut polls = Polls::until(timeout);
+        loop {
+            let fence = self.sample().await?.checked()?.fence;
+            if let Some(leading) = self.leading
+                && fence > leading
+            {
+                return Err(stale(leading, fence));
+            }
+            if !fence.is_off() && self.is_named_at(fence).await? {
+                return Ok(fence);
+            }
+            if !polls.next().await {
+                // The version that it would lead with is still to be given, and lies above what stands.
+                return Err(not_reached(Version::new(fence.get().saturating_add(1)), fence));
+            }
+        }
+    }
+
+    /// Whether the record of `version` names this instance. One GET per version, whatever it says.
+    async fn is_named_at(&self, version: Version) -> Result<bool, StateBackendError> {
+        if self.standing(version).is_none() {
+            self.read_standing(version).await?;
+        }
+        let record = self.standing(version).and_then(Record::readable);
+        Ok(record.is_some_and(|record| record.names(&self.holder)))
+    }
+}
+
+/// The looks at a register that something is waited for in: often at first, and then more and more rarely.
+struct Polls {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Polls {
+    fn until(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, pause: POLL.0 }
+    }
+
+    /// Waits until the next look is due; `false` where the time is over.
+    async fn next(&mut self) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        wait(self.pause.min(left)).await;
+        self.pause = (self.pause * 2).min(POLL.1);
+        true
     }
 }
 
@@ -258,6 +325,7 @@ impl fmt::Debug for Guards {
         f.debug_struct("Guards")
             .field("version", &self.version())
             .field("holder", &self.holder)
+            .field("numbering", &self.numbering)
             .field("authoritative", &self.authoritative())
             .field("reads_registers", &self.reads_registers())
             .finish_non_exhaustive()
@@ -270,6 +338,12 @@ fn stale(caller: Version, authoritative: Version) -> StateBackendError {
 
 fn not_reached(version: Version, fence: Version) -> StateBackendError {
     StateBackendError::FenceNotReached { version: version.get(), fence: fence.get() }
+}
+
+impl From<EpochOutOfRange> for StateBackendError {
+    fn from(EpochOutOfRange { epoch, version }: EpochOutOfRange) -> Self {
+        Self::EpochOutOfRange { epoch: epoch.get(), version: version.get() }
+    }
 }
 
 impl From<StoreError> for StateBackendError {

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use epochwarden_core::key;
-use epochwarden_core::{Epoch, Vnode};
+use epochwarden_core::{Epoch, Version, Vnode};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 
 use super::guards::{As, Guards};
+use super::partial;
 use super::scan::scan;
-use super::{ObjectStoreBackend, check_vnode, get_partial, io};
+use super::{ObjectStoreBackend, check_vnode, io};
 use crate::create::ATTEMPTS;
 use crate::error::StateBackendError;
 
@@ -67,6 +68,8 @@ enum Target {
 pub struct Restore {
     store: Arc<dyn ObjectStore>,
     guards: Arc<Guards>,
+    /// What it was begun as: a term of another leader may lie before the next version of this instance.
+    version: Version,
     vnode_capacity: u32,
     epoch: Epoch,
     highest_listed: Epoch,
@@ -90,13 +93,14 @@ impl ObjectStoreBackend {
     }
 
     async fn restore_newest(&self) -> Result<Option<Restore>, StateBackendError> {
+        let version = self.guards.version();
         let mut missed = Epoch::ZERO;
         for _ in 0..ATTEMPTS {
-            let floor = self.guards.check(None, As::Reader).await?.reading().floor;
+            let floor = self.guards.check(version, None, As::Reader).await?.reading().floor;
             let scan = scan(self.store.as_ref()).await?;
             match scan.sealed {
                 Some(epoch) if epoch >= floor => {
-                    return Ok(Some(self.begin(epoch, scan.highest, Target::Newest)));
+                    return Ok(Some(self.begin(version, epoch, scan.highest, Target::Newest)));
                 }
                 None if floor == Epoch::ZERO => return Ok(None),
                 sealed => missed = sealed.unwrap_or(floor),
@@ -106,19 +110,21 @@ impl ObjectStoreBackend {
     }
 
     async fn restore_numbered(&self, epoch: Epoch) -> Result<Option<Restore>, StateBackendError> {
-        self.guards.check(None, As::Reader).await?;
+        let version = self.guards.version();
+        self.guards.check(version, None, As::Reader).await?;
         // By the same request as at the end: a listing dates an object more finely on some stores.
         let Some(seal) = seal_identity(self.store.as_ref(), epoch).await? else {
             return Ok(None);
         };
         let scan = scan(self.store.as_ref()).await?;
-        Ok(Some(self.begin(epoch, scan.highest, Target::Numbered(seal))))
+        Ok(Some(self.begin(version, epoch, scan.highest, Target::Numbered(seal))))
     }
 
-    fn begin(&self, epoch: Epoch, highest: Option<Epoch>, target: Target) -> Restore {
+    fn begin(&self, version: Version, epoch: Epoch, highest: Option<Epoch>, target: Target) -> Restore {
         Restore {
             store: Arc::clone(&self.store),
             guards: Arc::clone(&self.guards),
+            version,
             vnode_capacity: self.vnode_capacity,
             epoch,
             highest_listed: highest.unwrap_or(epoch).max(epoch),
@@ -154,7 +160,7 @@ impl Restore {
 
     async fn read(&self, vnode: u32, epoch: Epoch) -> Result<Bytes, StateBackendError> {
         let vnode = check_vnode(vnode, self.vnode_capacity)?;
-        if let Some(state) = get_partial(self.store.as_ref(), vnode, epoch).await? {
+        if let Some(state) = partial::get(self.store.as_ref(), vnode, epoch).await? {
             return Ok(state);
         }
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((epoch, vnode));
@@ -165,7 +171,7 @@ impl Restore {
     /// and pruned up to (or, for an epoch by its number, its seal is still the same one). One LIST of a handful of keys where the
     /// registers are read; a HEAD for an epoch by its number.
     pub async fn finish(self) -> Result<(), StateBackendError> {
-        let reading = self.guards.check(None, As::Reader).await?.reading();
+        let reading = self.guards.check(self.version, None, As::Reader).await?.reading();
         let missing = *self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((epoch, vnode)) = missing {
             return Err(incomplete(epoch, Some(vnode)));

@@ -1,6 +1,8 @@
 //! What a pipeline's state backend can refuse.
 
+use epochwarden_core::numbering::EpochOutOfRange;
 use epochwarden_core::register::RegisterKind;
+use epochwarden_core::{Epoch, Version};
 use thiserror::Error;
 
 /// Why a state backend did not do what a pipeline asked.
@@ -54,6 +56,25 @@ pub enum StateBackendError {
         /// The floor.
         floor: u64,
     },
+    /// This epoch's state of this vnode was written before, with other bytes.
+    #[error(
+        "epoch {epoch} has another state of vnode {vnode} already, which is not overwritten: give this epoch up, and go on with a higher \
+         number"
+    )]
+    PartialConflict {
+        /// The epoch.
+        epoch: u64,
+        /// The vnode.
+        vnode: u32,
+    },
+    /// The epoch is not one that a leader of this version may write or seal.
+    #[error("{}", out_of_range(*epoch, *version))]
+    EpochOutOfRange {
+        /// The epoch.
+        epoch: u64,
+        /// The version of the caller.
+        version: u64,
+    },
     /// A register reads lower than it was seen.
     #[error(
         "the {register} register reads {found}, but {seen} was seen before: its records were deleted or the bucket was replaced"
@@ -96,4 +117,9 @@ pub enum StateBackendError {
         /// The newest sealed epoch.
         latest: u64,
     },
+}
+
+/// The words of the rule itself.
+fn out_of_range(epoch: u64, version: u64) -> EpochOutOfRange {
+    EpochOutOfRange { epoch: Epoch::new(epoch), version: Version::new(version) }
 }

@@ -33,7 +33,7 @@ impl Registers {
     /// Where this value has listed the registers before and saw only lower versions, it costs one PUT and no LIST: a record below the
     /// highest does no harm. Otherwise one LIST and one PUT, or one LIST and one GET. A lost answer costs a GET and perhaps another try.
     ///
-    /// Errors: [`StoreError::FenceConflict`] when `version` stands for another term or for nobody who can be read;
+    /// Errors: [`StoreError::InvalidVersion`] for one that the root's numbering does not have; [`StoreError::FenceConflict`] when `version` stands for another term or for nobody who can be read;
     /// [`StoreError::OutcomeUnknown`] when nothing settles whether it was written.
     pub async fn publish_fence(
         &self,
@@ -41,9 +41,7 @@ impl Registers {
         holder: &str,
         lease: Option<&LeaseIdentity>,
     ) -> Result<Published, StoreError> {
-        if !version.is_valid() {
-            return Err(StoreError::InvalidVersion { version: version.get() });
-        }
+        self.root.numbering().check_version(version)?;
         let known = {
             let memory = self.memory();
             memory.listed.then_some(memory.seen.fence)

@@ -255,4 +255,29 @@ on_every_store! {
         let error = backend.epoch_complete(EPOCH, &[]).await.unwrap_err();
         assert!(matches!(error, StateBackendError::StaleVersion { caller: 5, authoritative: 6 }), "{error}");
     }
+
+    async fn a_commit_that_outlasts_its_term_is_not_taken_for_one_of_the_next(bucket: &Bucket) {
+        bucket.publish_fence(5, "a").await;
+        let faults = bucket.faults();
+        let backend = Arc::new(
+            ObjectStoreBackend::builder(Arc::new(faults.clone())).instance_id("a").vnode_capacity(VNODES).build(),
+        );
+        backend.set_authoritative_version(5);
+        write(&backend, EPOCH).await;
+        let (root, same) = (bucket.root.clone(), Arc::clone(&backend));
+        faults.after(Operation::Put, SEAL).once().run(move || {
+            let registers = epochwarden_store::Registers::new(root.clone(), "operator");
+            let backend = Arc::clone(&same);
+            async move {
+                // Another leader comes and goes, and this instance leads again.
+                for (version, holder) in [(6, "b"), (7, "a")] {
+                    registers.publish_fence(epochwarden_core::Version::new(version), holder, None).await.unwrap();
+                }
+                backend.set_authoritative_version(7);
+            }
+        });
+        let error = backend.epoch_complete(EPOCH, &ALL).await.unwrap_err();
+        assert!(matches!(error, StateBackendError::StaleVersion { caller: 5, authoritative: 7 }), "{error}");
+        assert_eq!(faults.pending(), 0);
+    }
 }

@@ -11,11 +11,14 @@
 #[macro_use]
 mod bucket;
 
+mod assigned;
 mod classic;
 mod commit;
+mod exclusive;
 mod fence;
 mod latest;
 mod layout;
+mod numbering;
 mod owner;
 mod probe;
 mod prune;

@@ -83,6 +83,19 @@ on_every_store! {
         }
     }
 
+    async fn a_restore_that_outlasts_its_term_is_not_finished_in_the_next(bucket: &Bucket) {
+        let backend = ObjectStoreBackend::builder(bucket.store()).instance_id("a").vnode_capacity(VNODES).build();
+        seal(&backend, 10).await;
+        bucket.publish_fence(5, "a").await;
+        backend.set_authoritative_version(5);
+        let restore = backend.restore(None).await.unwrap().unwrap();
+        seal(&fenced(bucket, "b", 6).await, 11).await;
+        bucket.publish_fence(7, "a").await;
+        backend.set_authoritative_version(7);
+        let error = restore.finish().await.unwrap_err();
+        assert!(matches!(error, StateBackendError::StaleVersion { caller: 5, authoritative: 7 }), "{error}");
+    }
+
     async fn a_prune_that_slips_in_makes_the_restore_start_over_with_the_newer_epoch(bucket: &Bucket) {
         let writer = Arc::new(fenced(bucket, "a", 5).await);
         seal(&writer, 10).await;
