@@ -27,3 +27,4 @@ mod stores;
 mod support;
 mod tenancy;
 mod trust;
+mod watched;

@@ -602,9 +602,6 @@ async fn the_report_has_a_stable_form() {
     );
     assert_eq!(keys(&json["requests"]), ["delete", "get", "head", "list", "put"]);
     assert_eq!(keys(&json["findings"][0]), ["detail", "epoch", "kind", "severity", "vnode"]);
-    assert_eq!(
-        keys(&json["coverage"]),
-        ["epochs", "lookedAgain", "markersRead", "objects", "recordsRead", "sealed"]
-    );
+    assert_eq!(keys(&json["coverage"]), ["epochs", "lookedAgain", "markersRead", "objects", "recordsRead", "sealed"]);
     assert_eq!(json["epochs"]["latestCommitted"], "4000000000");
 }

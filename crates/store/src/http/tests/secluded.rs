@@ -117,9 +117,7 @@ async fn inside() {
         assert!(guarded.nobody_connected().await, "{address}");
 
         // Where the host is allowed, the same requests arrive.
-        let allowed = |host: &str| {
-            AddressRules::guarded(false, Vec::new(), vec![host.parse::<AllowedHost>().unwrap()])
-        };
+        let allowed = |host: &str| AddressRules::guarded(false, Vec::new(), vec![host.parse::<AllowedHost>().unwrap()]);
         let by_name = client(allowed("store.example"), at);
         assert!(guarded.somebody_connects(by_name.execute(get(&named))).await, "{address} by name");
         // A URL cannot say by which interface a link-local address of IPv6 is reached.
