@@ -43,7 +43,8 @@ pub(super) struct Controller {
     #[arg(long, value_name = "SEL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     policy_selector: Option<String>,
 
-    /// Let policies whose URL begins so use the operator's own credentials; repeatable
+    /// Let policies whose URL begins so use the operator's own credentials, without a Secret. A policy that does so and names an
+    /// endpoint in its options also needs --allow-endpoint for that host, and one on Azure names its account in the URL; repeatable
     #[arg(long, value_name = "URL-PREFIX", value_parser = values::url_prefix)]
     allow_ambient_credentials: Vec<String>,
 
@@ -52,7 +53,8 @@ pub(super) struct Controller {
     allow_file_roots: Vec<PathBuf>,
 
     /// Let policies have stores at this host even where no store is expected: at a link-local address, one of a metadata service or of
-    /// the API server, or, in a cluster, on the loopback. A host name or an address, without a port; repeatable
+    /// the API server, or, in a cluster, on the loopback. It also lets policies that use the operator's own credentials name this host as
+    /// their endpoint. A host name or an address, without a port; repeatable
     #[arg(long = "allow-endpoint", value_name = "HOST")]
     allow_endpoints: Vec<AllowedHost>,
 

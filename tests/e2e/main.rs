@@ -28,3 +28,4 @@ mod stores;
 mod support;
 mod tenancy;
 mod trust;
+mod watched;

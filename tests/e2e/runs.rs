@@ -398,3 +398,26 @@ async fn a_prune_that_loses_its_secret_has_failed_and_says_which() -> Result<()>
     ensure!(bucket.sealed().await?.len() == 6);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_hundred_damaged_epochs_are_counted_and_twenty_of_them_listed() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("damaged").await?;
+    let bucket = Bucket::s3(&namespace).await?;
+    // One vnode of four.
+    bucket.seal(1..=100, 1).await?;
+    secret(cluster, &namespace, "orders-state", &bucket).await?;
+    let _operator = Operator::start(cluster, &namespace, &[]).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, Some("orders-state"))).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("audit").await?;
+    let (status, message) = policy.wait_for("AuditClean", "Findings").await?;
+    ensure!(status == "False" && message.contains("100"), "{message}");
+    let audit = &policy.status().await?["audit"];
+    ensure!(audit["counts"] == json!({ "SealedIncomplete": 100 }), "{audit:#}");
+    let listed: Vec<&str> =
+        audit["findings"].as_array().into_iter().flatten().filter_map(|finding| finding["epoch"].as_str()).collect();
+    let newest: Vec<String> = (81..=100).rev().map(|epoch| epoch.to_string()).collect();
+    ensure!(listed == newest, "{audit:#}");
+    Ok(())
+}

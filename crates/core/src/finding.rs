@@ -219,19 +219,13 @@ pub struct Coverage {
     pub records_read: u64,
     /// Epochs that were listed a second time.
     pub looked_again: u64,
-    /// Epochs that looked critical and were not listed a second time, because the list of findings was full. They are not in the counts.
-    pub unconfirmed: u64,
 }
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epochs, objects, markers_read, unconfirmed, .. } = *self;
+        let Self { epochs, objects, markers_read, .. } = *self;
         let markers = Count(markers_read, "marker", "markers");
-        write!(f, "{}, {}, {markers} read", Count(epochs, "epoch", "epochs"), Count(objects, "object", "objects"))?;
-        if unconfirmed > 0 {
-            write!(f, "; {} looked critical", Count(unconfirmed, "more epoch", "more epochs"))?;
-        }
-        Ok(())
+        write!(f, "{}, {}, {markers} read", Count(epochs, "epoch", "epochs"), Count(objects, "object", "objects"))
     }
 }
 

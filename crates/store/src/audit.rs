@@ -109,8 +109,9 @@ impl AuditError {
 /// Audits a root.
 ///
 /// Costs the LIST requests of one listing of the root, one LIST of the registers and a GET for each of their newest records (at most 256
-/// fence, 16 floor and 16 owner records); a GET for each seal whose `ETag` and size match no known committer; and for each of the first
-/// epochs that look critical a LIST and a HEAD, with one LIST of the registers for up to 16 of them.
+/// fence, 16 floor and 16 owner records); a GET for each seal whose `ETag` and size match no known committer; and for each epoch that
+/// looks critical a LIST and a HEAD, with one LIST of the registers for up to 16 of them. Where more than 32 look critical, and more than
+/// the listing has pages of 1,000 objects, the root is listed two more times instead, with one LIST of the registers.
 ///
 /// It writes nothing, so that dropping the future, cancelling it and its deadline all end it at once and without trace.
 pub async fn run(
@@ -159,7 +160,7 @@ async fn audit(
     look::read_markers(root, &inventory, &mut draft, progress).await?;
     let mut second = draft.second_look();
     crash::point("audit-before-second-look");
-    look::look_again(root, vnodes, &mut second, progress).await?;
+    look::look_again(root, &inventory, &mut second, progress).await?;
     crash::point("audit-done");
     Ok(AuditReport {
         started_at,

@@ -42,12 +42,32 @@ pub async fn list_inventory_with(
     vnodes: Option<u32>,
     progress: impl FnMut(u64) + Send,
 ) -> Result<Inventory, StoreError> {
-    fold(root, None, vnodes, progress).await
+    fold(root, None, vnodes, |_| true, progress).await
 }
 
 /// Lists one epoch, by its number: an inventory of at most this epoch.
 pub async fn list_epoch(root: &Root, epoch: Epoch, vnodes: Option<u32>) -> Result<Inventory, StoreError> {
-    fold(root, Some(&key::epoch_folder(epoch)), vnodes, |_| ()).await
+    fold(root, Some(&key::epoch_folder(epoch)), vnodes, |_| true, |_| ()).await
+}
+
+/// Lists a whole root once, and remembers of it these epochs alone.
+pub(crate) async fn list_only(
+    root: &Root,
+    epochs: &BTreeSet<Epoch>,
+    vnodes: Option<u32>,
+    progress: impl FnMut(u64) + Send,
+) -> Result<Inventory, StoreError> {
+    fold(root, None, vnodes, |key| epoch_of(key).is_some_and(|epoch| epochs.contains(&epoch)), progress).await
+}
+
+/// Lists a whole root once, and remembers of it the seals of these epochs alone.
+pub(crate) async fn list_seals_only(
+    root: &Root,
+    epochs: &BTreeSet<Epoch>,
+    progress: impl FnMut(u64) + Send,
+) -> Result<Inventory, StoreError> {
+    let seal = |key: &str| matches!(Key::parse(key), Key::Commit { epoch } if epochs.contains(&epoch));
+    fold(root, None, None, seal, progress).await
 }
 
 /// The numbers of all epochs of a root, ascending, found by folder: one page for 1,000 epochs, however many objects they hold. Where the
@@ -183,14 +203,15 @@ async fn fold(
     root: &Root,
     folder: Option<&str>,
     vnodes: Option<u32>,
+    keep: impl Fn(&str) -> bool + Send + Sync,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<Inventory, StoreError> {
     root.check_present().await?;
-    match fold_stream(root, objects(root, folder), vnodes, &mut progress).await {
+    match fold_stream(root, objects(root, folder), vnodes, &keep, &mut progress).await {
         // Begun anew: what was observed before the repetition is no part of a whole listing.
         Err(StoreError::ListingLoops { .. }) if root.paginated().is_some() => {
             tracing::warn!(root = %root, "the listing repeats a page, listing without pages of its own");
-            fold_stream(root, plain(root, folder), vnodes, &mut progress).await
+            fold_stream(root, plain(root, folder), vnodes, &keep, &mut progress).await
         }
         result => result,
     }
@@ -200,6 +221,7 @@ async fn fold_stream(
     root: &Root,
     objects: impl Stream<Item = Result<ObjectMeta, StoreError>> + Send,
     vnodes: Option<u32>,
+    keep: &(dyn Fn(&str) -> bool + Send + Sync),
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Inventory, StoreError> {
     let builder = vnodes.map_or_else(InventoryBuilder::without_vnodes, InventoryBuilder::new);
@@ -208,7 +230,9 @@ async fn fold_stream(
     let mut count = 0_u64;
     while let Some(object) = objects.try_next().await? {
         let Some(key) = root.relative(&object.location) else { continue };
-        builder.observe(key, object.size, modified(&object), object.e_tag.as_deref());
+        if keep(key) {
+            builder.observe(key, object.size, modified(&object), object.e_tag.as_deref());
+        }
         count += 1;
         if count.is_multiple_of(1000) {
             progress(count);

@@ -160,6 +160,17 @@ impl Cluster {
 
     /// The same, with `input` on its standard input, for `-f -`.
     pub async fn kubectl_stdin<A: AsRef<OsStr>>(&self, args: &[A], input: &str) -> anyhow::Result<Output> {
+        let mut command = self.kubectl_command(args);
+        let input = input.to_owned();
+        tokio::task::spawn_blocking(move || run(&mut command, &input)).await?
+    }
+
+    /// Starts kubectl as the administrator and lets it run, for what watches. What it prints is the process's log.
+    pub fn kubectl_process<A: AsRef<OsStr>>(&self, args: &[A], log: &Path) -> anyhow::Result<Process> {
+        Process::spawn("kubectl", &mut self.kubectl_command(args), log)
+    }
+
+    fn kubectl_command<A: AsRef<OsStr>>(&self, args: &[A]) -> Command {
         let mut command = Command::new(&self.kubectl);
         command
             .arg("--kubeconfig")
@@ -169,8 +180,7 @@ impl Cluster {
             .args(args)
             .env("HOME", self.folder.path())
             .env_remove("KUBECONFIG");
-        let input = input.to_owned();
-        tokio::task::spawn_blocking(move || run(&mut command, &input)).await?
+        command
     }
 
     /// Ends the API server and leaves its store and files: to clients, the cluster is away.

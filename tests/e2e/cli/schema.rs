@@ -178,7 +178,6 @@ async fn audit() {
              coverage.markersRead: number
              coverage.recordsRead: number
              coverage.lookedAgain: number
-             coverage.unconfirmed: number
              counts.*: number
              findings[].kind: string
              findings[].severity: string

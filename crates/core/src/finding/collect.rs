@@ -34,10 +34,6 @@ impl Collected {
         }
     }
 
-    pub(super) fn criticals(&self) -> usize {
-        self.foremost.values().filter(|problem| problem.severity() == Severity::Critical).count()
-    }
-
     /// Whether there were more than are kept.
     pub(super) const fn truncated(&self) -> bool {
         self.dropped

@@ -7,7 +7,7 @@ use super::committer::Malformed;
 use super::draft::{AuditContext, Draft, incomplete, late_write};
 use super::evidence::Floors;
 use super::problem::{Problem, Regression};
-use super::{Audit, Coverage, MAX_FINDINGS};
+use super::{Audit, Coverage};
 use crate::epoch::Epoch;
 use crate::inventory::EpochEntry;
 
@@ -37,12 +37,15 @@ impl<'a> SecondLook<'a> {
         Self { context, collected, queue, not_utf8, regression, markers_read, looked_again: 0, latest_committer }
     }
 
-    /// The next epochs to list again, at most `limit`. None when nothing looks critical any more, or when the list of findings is full of
-    /// confirmed ones.
+    /// How many epochs look critical and were not asked for yet.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next epochs to list again, at most `limit`: also those that no list of findings has room for, since they are counted. None
+    /// when nothing is left that looks critical.
     pub fn to_confirm(&mut self, limit: usize) -> Vec<Epoch> {
-        if self.collected.criticals() >= MAX_FINDINGS {
-            return Vec::new();
-        }
         self.queue.drain(..limit.min(self.queue.len())).collect()
     }
 
@@ -77,12 +80,11 @@ impl<'a> SecondLook<'a> {
             .then(|| Problem::EpochRegression { regression: Regression { at, ..regression.clone() }, stalled: true })
     }
 
-    /// The result. Epochs that were never handed in are not in it, but for their number.
+    /// The result. Epochs that were never handed in are not in it.
     #[must_use]
     pub fn finish(self) -> Audit {
         let inventory = self.context.inventory;
         let totals = inventory.totals();
-        let unconfirmed = self.queue.len() as u64;
         let coverage = Coverage {
             epochs: totals.sealed + totals.unsealed,
             sealed: totals.sealed,
@@ -90,10 +92,9 @@ impl<'a> SecondLook<'a> {
             markers_read: self.markers_read,
             records_read: self.context.evidence.records,
             looked_again: self.looked_again,
-            unconfirmed,
         };
         let verdict = self.collected.verdict();
-        let truncated = self.collected.truncated() || unconfirmed > 0;
+        let truncated = self.collected.truncated();
         let (counts, findings) = self.collected.into_parts(inventory.numbering());
         Audit { verdict, coverage, counts, findings, truncated, latest_committer: self.latest_committer }
     }

@@ -1,5 +1,7 @@
 //! The requests that the rules ask for: seals to fetch, and epochs to look at again.
 
+use std::collections::BTreeSet;
+
 use epochwarden_core::Epoch;
 use epochwarden_core::finding::{Draft, SecondLook};
 use epochwarden_core::inventory::{EpochEntry, Inventory};
@@ -10,7 +12,7 @@ use object_store::ObjectStoreExt;
 use super::{AuditProgress, CONCURRENCY, OnProgress, evidence};
 use crate::create::{self, Body};
 use crate::error::StoreError;
-use crate::listing::list_epoch;
+use crate::listing::{list_epoch, list_only, list_seals_only};
 use crate::observe::Operation;
 use crate::root::Root;
 
@@ -49,8 +51,28 @@ async fn marker(root: &Root, epoch: Epoch) -> Result<Option<Body>, StoreError> {
     create::read(root.store(), &root.path(&key)?).await.map_err(|error| root.error(Operation::Get, &key, error))
 }
 
-/// Lists again what looks critical, until nothing does or enough is confirmed.
+/// So many epochs are always listed one by one.
+const ONE_BY_ONE: usize = 32;
+
+/// The objects of one page of a listing, as most stores give it.
+const PAGE: u64 = 1000;
+
+/// Lists again what looks critical: one by one as long as that takes fewer requests than to list the whole root, and then all at once.
 pub(super) async fn look_again(
+    root: &Root,
+    inventory: &Inventory,
+    second: &mut SecondLook<'_>,
+    progress: OnProgress<'_>,
+) -> Result<(), StoreError> {
+    let pages = usize::try_from(inventory.totals().objects / PAGE).unwrap_or(usize::MAX);
+    if second.left() > pages.max(ONE_BY_ONE) {
+        look_at_all(root, inventory.vnodes(), second, progress).await
+    } else {
+        look_one_by_one(root, inventory.vnodes(), second, progress).await
+    }
+}
+
+async fn look_one_by_one(
     root: &Root,
     vnodes: Option<u32>,
     second: &mut SecondLook<'_>,
@@ -75,6 +97,29 @@ pub(super) async fn look_again(
             progress(AuditProgress::SecondLook { epochs });
         }
     }
+}
+
+/// Lists the root twice, since what one pass finds missing a prune may have taken under it: a prune removes the seal first, so that
+/// where the second pass still finds the seal of the first, it took nothing.
+async fn look_at_all(
+    root: &Root,
+    vnodes: Option<u32>,
+    second: &mut SecondLook<'_>,
+    progress: OnProgress<'_>,
+) -> Result<(), StoreError> {
+    let asked: BTreeSet<Epoch> = second.to_confirm(usize::MAX).into_iter().collect();
+    let listed = |objects| progress(AuditProgress::Listing { objects });
+    let entries = list_only(root, &asked, vnodes, listed).await?;
+    let standing = list_seals_only(root, &asked, listed).await?;
+    // After the epochs, as one by one.
+    let floors = evidence::read_floors(root).await?;
+    for (epoch, epochs) in asked.into_iter().rev().zip(1..) {
+        let seal = entries.get(epoch).and_then(EpochEntry::seal);
+        let stands = standing.get(epoch).and_then(EpochEntry::seal) == seal;
+        second.confirm(epoch, entries.get(epoch).filter(|_| stands), &floors);
+        progress(AuditProgress::SecondLook { epochs });
+    }
+    Ok(())
 }
 
 /// An epoch as it is now; `None` when its seal went while it was listed. A prune removes the seal first, so that as long as the seal

@@ -11,6 +11,8 @@ use crate::observe::{Observer, RequestCounts};
 use crate::root::{Root, RootSettings};
 
 mod reach;
+#[cfg(target_os = "linux")]
+mod secluded;
 mod tls;
 
 #[derive(Default)]

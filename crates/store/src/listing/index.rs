@@ -31,7 +31,9 @@ pub async fn list_index(root: &Root) -> Result<EpochIndex, StoreError> {
     let cut = if cuts { by_delimiter(root).await } else { Ok(None) };
     let mut index = match cut {
         Ok(Some(index)) => index,
-        Ok(None) | Err(StoreError::ListingLoops { .. }) => EpochIndex::from(&fold(root, None, None, |_| ()).await?),
+        Ok(None) | Err(StoreError::ListingLoops { .. }) => {
+            EpochIndex::from(&fold(root, None, None, |_| true, |_| ()).await?)
+        }
         Err(error) => return Err(error),
     };
     if let Some(key) = index.newer_layout() {

@@ -6,47 +6,56 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStoreExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 
 use super::*;
 use crate::http::addresses::RefusedAddress;
 
 /// A place that nobody may connect to.
-struct Guarded {
+pub(super) struct Guarded {
     listener: TcpListener,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Guarded {
-    async fn at(address: &str) -> Self {
+    pub(super) async fn at(address: impl ToSocketAddrs) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         Self { listener, port }
     }
 
     /// Connections are accepted in the order in which they came, so an earlier one would come out before this test's own.
-    async fn nobody_connected(&self) -> bool {
+    pub(super) async fn nobody_connected(&self) -> bool {
         let own = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
         let (_, first) = self.listener.accept().await.unwrap();
         first == own.local_addr().unwrap()
     }
+
+    /// Whether a request connects before it ends. Nobody answers it.
+    pub(super) async fn somebody_connects<T>(&self, request: impl Future<Output = T>) -> bool {
+        tokio::select! {
+            biased;
+            connection = self.listener.accept() => connection.is_ok(),
+            _ = request => false,
+        }
+    }
 }
 
-fn strict() -> AddressRules {
+pub(super) fn strict() -> AddressRules {
     AddressRules::guarded(false, Vec::new(), Vec::new())
 }
 
-fn settings(addresses: AddressRules) -> RootSettings {
+pub(super) fn settings(addresses: AddressRules) -> RootSettings {
     let second = Some(Duration::from_secs(2));
     RootSettings { addresses, timeout: second, connect_timeout: second, ..RootSettings::default() }
 }
 
-fn s3(endpoint: &str, settings: &RootSettings) -> Root {
+pub(super) fn s3(endpoint: &str, settings: &RootSettings) -> Root {
     let options = [("aws_endpoint", endpoint), ("aws_skip_signature", "true"), ("allow_http", "true")];
     open("s3://state/orders", &options, settings)
 }
 
-fn assert_refused(root: &Root, error: &crate::StoreError) {
+pub(super) fn assert_refused(root: &Root, error: &crate::StoreError) {
     assert_eq!(error.class(), ErrorClass::InvalidConfiguration, "{error}");
     assert!(error.to_string().contains("--allow-endpoint"), "{error}");
     let RequestCounts { list, get, head, put, delete } = root.requests();
