@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long tools crds fmt clean prerequisites
+.PHONY: help demo test test-long conformance tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -13,7 +13,7 @@ endif
 unexport KUBECONFIG
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 server, KUBECONFIG=... for a cluster of yours
 	@case '$(STORE)' in file|s3) ;; *) echo "STORE is 'file' or 's3', not '$(STORE)'." >&2; exit 2;; esac
@@ -28,6 +28,9 @@ test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 
 test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away
 	@tools/test.sh long
+
+conformance: prerequisites ## The library on stores whose servers take long to get: MinIO, and Azurite where npm is there
+	@tools/test.sh conformance
 
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh
