@@ -121,7 +121,7 @@ impl Azurite {
 fn account_signature(secret: &str) -> anyhow::Result<String> {
     const EXPIRY: &str = "2099-01-01T00:00:00Z";
     let signed = [ACCOUNT, "rwdlac", "b", "sco", "", EXPIRY, "", "http,https", VERSION, "", ""].join("\n");
-    let option = format!("hexkey:{}", secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let option = format!("hexkey:{}", tools::hex(secret.as_bytes()));
     let digest = ["dgst", "-sha256", "-mac", "HMAC", "-macopt", &option, "-binary"];
     let signature = tools::filter("openssl", &digest, signed.as_bytes()).context("signing")?;
     let signature = String::from_utf8(tools::filter("openssl", &["base64", "-A"], &signature)?)?;

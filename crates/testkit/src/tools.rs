@@ -63,6 +63,12 @@ pub(crate) fn filter(program: &str, arguments: &[&str], input: &[u8]) -> anyhow:
     Ok(output.stdout)
 }
 
+/// Bytes as two hexadecimal digits each.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
+
 /// 32 hexadecimal digits that nobody can guess: on the loopback interface other users of the machine can knock as well.
 pub(crate) fn random_hex() -> anyhow::Result<String> {
     let printed = output(Command::new("openssl").args(["rand", "-hex", "16"]))?;

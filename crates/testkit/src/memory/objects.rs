@@ -7,6 +7,8 @@ use anyhow::Context;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::tools;
+
 /// The most rows of one page.
 pub(super) const PAGE: usize = 1000;
 
@@ -94,19 +96,15 @@ impl Objects {
                     return Some(page);
                 }
                 let cut = Some(query.delimiter).filter(|delimiter| !delimiter.is_empty());
-                match cut.and_then(|delimiter| rest.split_once(delimiter)) {
-                    Some((folder, _)) => {
-                        let folder = format!("{}{folder}{}", query.prefix, query.delimiter);
-                        // The next row is the first one beyond this folder.
-                        skip = Some(format!("{folder}{LAST}"));
-                        page.folders.push(folder);
-                        break;
-                    }
-                    None => {
-                        page.objects.push((key, object));
-                        last = Some(key.clone());
-                    }
+                if let Some((folder, _)) = cut.and_then(|delimiter| rest.split_once(delimiter)) {
+                    let folder = format!("{}{folder}{}", query.prefix, query.delimiter);
+                    // The next row is the first one beyond this folder.
+                    skip = Some(format!("{folder}{LAST}"));
+                    page.folders.push(folder);
+                    break;
                 }
+                page.objects.push((key, object));
+                last = Some(key.clone());
             }
             let Some(beyond) = skip else { return Some(page) };
             last = Some(beyond.clone());
@@ -117,7 +115,7 @@ impl Objects {
 
 /// A token, in a form that no client can take for a key.
 fn token_of(position: &str) -> String {
-    position.bytes().map(|byte| format!("{byte:02x}")).collect()
+    tools::hex(position.as_bytes())
 }
 
 fn read_token(token: &str) -> Option<String> {

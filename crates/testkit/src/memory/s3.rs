@@ -7,6 +7,7 @@ use md5::{Digest, Md5};
 use super::http::{Asked, Reply, error, listed, not_implemented, page, reply};
 use super::objects::{Buckets, Object};
 use super::xml;
+use crate::tools;
 
 /// The most keys of one request that deletes many.
 const KEYS: usize = 1000;
@@ -33,8 +34,7 @@ pub(super) fn answer(buckets: &mut Buckets, asked: &Asked) -> Reply {
 }
 
 fn etag(object: &Object) -> String {
-    let digits: String = Md5::digest(&object.body).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{digits}\"")
+    format!("\"{}\"", tools::hex(&Md5::digest(&object.body)))
 }
 
 fn row(key: &str, object: &Object) -> String {
@@ -95,7 +95,7 @@ fn delete_many(buckets: &mut Buckets, asked: &Asked) -> Reply {
     let mut deleted = String::new();
     for key in &keys {
         buckets.get_mut(&asked.bucket).map(|objects| objects.delete(key));
-        deleted.push_str(&format!("<Deleted>{}</Deleted>", xml::element("Key", key)));
+        deleted.push_str(&xml::around("Deleted", &xml::element("Key", key)));
     }
     reply(StatusCode::OK, &[(CONTENT_TYPE.as_str(), "application/xml")], xml::document("DeleteResult", &deleted))
 }

@@ -23,6 +23,11 @@ pub(super) fn element(name: &str, text: &str) -> String {
     format!("<{name}>{}</{name}>", escaped(text))
 }
 
+/// `<name>inside</name>`, what is inside as it is.
+pub(super) fn around(name: &str, inside: &str) -> String {
+    format!("<{name}>{inside}</{name}>")
+}
+
 /// A document.
 pub(super) fn document(root: &str, inside: &str) -> String {
     format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root}>{inside}</{root}>")
