@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench-fence tools crds fmt clean prerequisites
+.PHONY: help demo test test-long conformance bench-fence tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -28,6 +28,9 @@ test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 
 test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand
 	@tools/test.sh long
+
+conformance: prerequisites ## The library on stores whose servers take long to get: MinIO, and Azurite where npm is there
+	@tools/test.sh conformance
 
 bench-fence: prerequisites ## From a Lease change to the durable fence: 500 changes, alone and among 1,000 policies
 	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)"; cargo bench --bench fence

@@ -4,6 +4,7 @@
 #   tools/build.sh [-p N]         build what is missing, then print the folder that holds all tools
 #   tools/build.sh --dir          print that folder, building nothing; fails when a tool is not there yet
 #   tools/build.sh --print NAME   print the path of one tool, building nothing; fails when it is not there yet
+#   tools/build.sh --extra NAME   build one of the servers that nothing but `make conformance` needs: minio, azurite
 #
 # -p is go's own: how many programs it runs at once. GOFLAGS, GOPROXY and the like are go's too and are passed on.
 set -euo pipefail
@@ -11,6 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/epochwarden/tools
 modules=(kubernetes etcd versitygw)
+extras=(minio azurite)
 
 # What belongs to a module: the binaries it gives, from which packages, with which linker flags, and roughly how long it takes.
 # Everything here but the time is part of the module's hash, so that changing one module never rebuilds another.
@@ -43,6 +45,27 @@ recipe() {
       linker="-s -w -X main.Version=$version"
       lasts="a minute"
       ;;
+    minio)
+      binaries=(minio)
+      packages=(github.com/minio/minio)
+      linker="-s -w"
+      lasts="3 minutes"
+      ;;
+    azurite)
+      # Not compiled: a package of Node.js, from a lock file that names every other by its digest.
+      binaries=(azurite-blob)
+      packages=(azurite)
+      linker=
+      lasts="half a minute"
+      ;;
+  esac
+}
+
+# The two files that pin what a module is made of.
+pins_of() {
+  case $1 in
+    azurite) printf '%s\n' "$here/$1/package.json" "$here/$1/package-lock.json" ;;
+    *) printf '%s\n' "$here/$1/go.mod" "$here/$1/go.sum" ;;
   esac
 }
 
@@ -54,8 +77,9 @@ hash_of() { openssl dgst -sha256 -r | cut -c1-16; }
 
 folder_of() {
   recipe "$1"
-  local hash
-  hash=$({ cat "$here/$1/go.mod" "$here/$1/go.sum"; uname -sm; printf '%s\n' "${binaries[@]}" "${packages[@]}" "$linker"; } | hash_of)
+  local hash pins
+  mapfile -t pins < <(pins_of "$1")
+  hash=$({ cat "${pins[@]}"; uname -sm; printf '%s\n' "${binaries[@]}" "${packages[@]}" "$linker"; } | hash_of)
   printf '%s\n' "$cache/$1-$hash"
 }
 
@@ -86,8 +110,33 @@ fetch() {
   return 1
 }
 
+compile() {
+  local index
+  export GOWORK=off CGO_ENABLED=0
+  fetch
+  for index in "${!packages[@]}"; do
+    go build -mod=readonly -trimpath -buildvcs=false ${parallel[@]+"${parallel[@]}"} -ldflags "$linker" \
+      -o "$work/bin/${binaries[index]}" "${packages[index]}"
+  done
+}
+
+# No script of a package is run.
+install_packages() {
+  local attempt binary
+  cp package.json package-lock.json "$work"
+  for attempt in 1 2 3; do
+    npm ci --prefix "$work" --ignore-scripts --omit=dev --no-audit --no-fund --no-update-notifier --loglevel=error >&2 && break
+    say "Fetching the packages failed (attempt $attempt of 3)."
+    [[ $attempt -lt 3 ]] || return 1
+    sleep $((attempt * 5))
+  done
+  for binary in "${binaries[@]}"; do
+    ln -s "../node_modules/.bin/$binary" "$work/bin/$binary"
+  done
+}
+
 build_module() {
-  local module=$1 folder work index started=$SECONDS
+  local module=$1 folder work started=$SECONDS
   recipe "$module"
   folder=$(folder_of "$module")
   built "$folder" && return 0
@@ -98,13 +147,12 @@ build_module() {
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM
     cd "$here/$module"
-    export GOWORK=off CGO_ENABLED=0
-    fetch
     mkdir "$work/bin"
-    for index in "${!packages[@]}"; do
-      go build -mod=readonly -trimpath -buildvcs=false ${parallel[@]+"${parallel[@]}"} -ldflags "$linker" \
-        -o "$work/bin/${binaries[index]}" "${packages[index]}"
-    done
+    if [[ -f package-lock.json ]]; then
+      install_packages
+    else
+      compile
+    fi
     chmod 755 "$work"
     rm -rf "$folder"
     mv "$work" "$folder"
@@ -136,21 +184,25 @@ complete() {
   done
 }
 
+# Of two builds at once the second waits for the first and finds everything there. Where flock is missing both build: the renames keep
+# that safe, and it costs time only.
+lock() {
+  mkdir -p "$cache"
+  exec 9>"$cache/.lock"
+  if command -v flock >/dev/null && ! flock -n 9; then
+    say "Another build of the tools is running: waiting for it."
+    flock 9
+  fi
+  if command -v flock >/dev/null; then
+    find "$cache" -mindepth 1 -maxdepth 1 -type d -name '.*' -exec rm -rf {} +
+  fi
+}
+
 build_all() {
   local module links
   links=$(links_folder)
   if ! complete "$links"; then
-    mkdir -p "$cache"
-    # Of two builds at once the second waits for the first and finds everything there. Where flock is missing both build: the
-    # renames keep that safe, and it costs time only.
-    exec 9>"$cache/.lock"
-    if command -v flock >/dev/null && ! flock -n 9; then
-      say "Another build of the tools is running: waiting for it."
-      flock 9
-    fi
-    if command -v flock >/dev/null; then
-      find "$cache" -mindepth 1 -maxdepth 1 -type d -name '.*' -exec rm -rf {} +
-    fi
+    lock
     for module in "${modules[@]}"; do
       build_module "$module" 9>&-
     done
@@ -158,6 +210,47 @@ build_all() {
     exec 9>&-
   fi
   printf '%s\n' "$links"
+}
+
+# The one of the extra servers that has this name, or is the module of the tool of this name; nothing when there is none.
+extra_of() {
+  local module binary
+  for module in "${extras[@]}"; do
+    recipe "$module"
+    for binary in "$module" "${binaries[@]}"; do
+      [[ $binary == "$1" ]] && printf '%s\n' "$module" && return 0
+    done
+  done
+  return 0
+}
+
+build_extra() {
+  local module
+  module=$(extra_of "$1")
+  if [[ -z $module ]]; then
+    say "There is no such server as '$1'."
+    return 1
+  fi
+  recipe "$module"
+  built "$(folder_of "$module")" && return 0
+  if [[ $module == azurite ]] && ! command -v npm >/dev/null; then
+    say "Azurite needs Node.js with npm."
+    return 1
+  fi
+  lock
+  build_module "$module" 9>&-
+  exec 9>&-
+}
+
+print_extra() {
+  local module=$1 folder
+  recipe "$module"
+  folder=$(folder_of "$module")
+  if ! built "$folder"; then
+    say "This server is not built yet: run 'make conformance', or 'tools/build.sh --extra $module'."
+    return 1
+  fi
+  printf '%s\n' "$folder/bin/${binaries[0]}"
 }
 
 print_existing() {
@@ -177,8 +270,14 @@ case ${1-} in
     build_all
     ;;
   --dir) print_existing "$(links_folder)" ;;
+  --extra) build_extra "${2:?--extra needs the name of a server}" ;;
   --print)
-    path=$(print_existing "$(links_folder)" "${2:?--print needs the name of a tool}")
+    extra=$(extra_of "${2:?--print needs the name of a tool}")
+    if [[ -n $extra ]]; then
+      print_extra "$extra"
+      exit
+    fi
+    path=$(print_existing "$(links_folder)" "$2")
     if [[ ! -x $path ]]; then
       say "There is no tool named '$2'."
       exit 1
@@ -186,7 +285,7 @@ case ${1-} in
     printf '%s\n' "$path"
     ;;
   *)
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

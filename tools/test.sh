@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every check and every test, and goes on after a failure so that one run shows all of them. With the argument `long` it runs
-# the tests that take too long for every day, and nothing else. The last line is "N passed, N failed": the tests of all binaries,
+# the tests that take too long for every day, and nothing else; with the argument `conformance` those on MinIO and Azurite. The last line is "N passed, N failed": the tests of all binaries,
 # where each check that failed counts as one failure more.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -60,6 +60,28 @@ locked=(${CI:+--locked})
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+
+# Builds an extra server and names its tests; where it cannot be built they are skipped, aloud.
+with_server() {
+  local server=$1 tests=$2
+  if tools/build.sh --extra "$server" 2>&1 | tee "$log"; then
+    filters+=("$tests")
+    return
+  fi
+  printf 'Skipped: the tests %s, because %s could not be built: %s\n' "$tests" "$server" "$(tail -n 1 "$log")"
+}
+
+if [[ ${1-} == conformance ]]; then
+  filters=()
+  with_server minio on_minio
+  with_server azurite on_azurite
+  if [[ ${#filters[@]} -gt 0 ]]; then
+    printf '\nConformance: building and running\n'
+    # What a test leaves out on a store it prints, also where it passes.
+    run_tests --package epochwarden-store --test conformance -- --ignored --show-output "${filters[@]}"
+  fi
+  finish
+fi
 
 printf 'Test servers\n'
 if ! EPOCHWARDEN_TOOLS_BIN=$(tools/build.sh); then

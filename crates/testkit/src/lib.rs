@@ -4,8 +4,11 @@
 
 #[cfg(feature = "cluster")]
 pub mod apiserver;
+pub mod azurite;
 pub mod counter;
 pub mod fault;
+pub mod memory;
+pub mod minio;
 mod ports;
 pub mod process;
 pub mod proxy;

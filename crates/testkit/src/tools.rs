@@ -1,8 +1,9 @@
 //! The pinned third-party servers: where they are.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
@@ -20,6 +21,15 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// The path of a tool that only `make conformance` builds: `minio` or `azurite-blob`. It is not built here either.
+pub fn extra(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(PathBuf::from(output(Command::new(script()).args(["--print", name]))?.trim_end()))
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/build.sh")
+}
+
 fn folder() -> anyhow::Result<PathBuf> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(named) = std::env::var_os(TOOLS_BIN).filter(|value| !value.is_empty()) {
@@ -28,8 +38,7 @@ fn folder() -> anyhow::Result<PathBuf> {
     if let Some(known) = BUILT.get() {
         return Ok(known.clone());
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/build.sh");
-    let printed = output(Command::new(&script).arg("--dir"))?;
+    let printed = output(Command::new(script()).arg("--dir"))?;
     Ok(BUILT.get_or_init(|| PathBuf::from(printed.trim_end())).clone())
 }
 
@@ -42,6 +51,22 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{program} printed something that is not text"))
+}
+
+/// What a short command makes of a few bytes on its standard input.
+pub(crate) fn filter(program: &str, arguments: &[&str], input: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut command = Command::new(program);
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().with_context(|| format!("{program} has no standard input"))?.write_all(input)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{program} ended with {}", output.status);
+    Ok(output.stdout)
+}
+
+/// Bytes as two hexadecimal digits each.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// 32 hexadecimal digits that nobody can guess: on the loopback interface other users of the machine can knock as well.

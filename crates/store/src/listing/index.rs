@@ -53,12 +53,14 @@ async fn by_delimiter(root: &Root) -> Result<Option<EpochIndex>, StoreError> {
     let Some(pages) = Pages::new(root, "epoch=", Some(DELIMITER)) else {
         return by_folder(root).await.map(Some);
     };
+    let shows_seals = root.capabilities().is_some_and(|capabilities| capabilities.delimiter_index);
     let mut index = EpochIndex::default();
     let mut pages = std::pin::pin!(pages.stream());
     while let Some(page) = pages.try_next().await? {
         for folder in page.folders.iter().filter_map(|folder| root.relative(folder)) {
-            // Cut at the epoch itself, it hides the seal: every epoch would seem unsealed.
-            if !folder.contains('/') {
+            // Cut at the epoch itself, it hides the seal: every epoch would seem unsealed. Unless a probe has seen that the store only
+            // shortens the folder's name.
+            if !folder.contains('/') && !shows_seals {
                 return Ok(None);
             }
             index.observe_folder(folder);

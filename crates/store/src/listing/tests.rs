@@ -260,6 +260,47 @@ impl PaginatedListStore for CutsElsewhere {
     }
 }
 
+/// Ends the names of folders with the delimiter's first character.
+struct CutsShort(Arc<Paged>);
+
+#[async_trait]
+impl PaginatedListStore for CutsShort {
+    async fn list_paginated(
+        &self,
+        prefix: Option<&str>,
+        options: PaginatedListOptions,
+    ) -> object_store::Result<PaginatedListResult> {
+        let mut answer = self.0.list_paginated(prefix, options).await?;
+        for folder in &mut answer.result.common_prefixes {
+            *folder = Path::parse(folder.as_ref().strip_suffix("/vnode=").unwrap()).unwrap();
+        }
+        Ok(answer)
+    }
+}
+
+#[tokio::test]
+async fn an_index_takes_folders_with_short_names_once_a_probe_saw_the_seals_beside_them() {
+    let store = Arc::new(InMemory::new());
+    let pages = paged(&store, 100, Paging::Right);
+    let root = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>)
+        .with_paginated(Arc::new(CutsShort(Arc::clone(&pages))));
+    fill(&root).await;
+    let known = root.clone().with_capabilities(Capabilities {
+        conditional_create: true,
+        consistent_list: true,
+        bulk_delete: true,
+        delimiter_index: true,
+        versioned: false,
+        object_lock: false,
+    });
+    for (root, pages_asked) in [(known, 1), (root, 2)] {
+        let before = pages.asked.load(Ordering::Relaxed);
+        let index = list_index(&root).await.unwrap();
+        assert_eq!(sealed(&index), (vec![9, 10, 100, u64::MAX], 2, Some(9), Some(u64::MAX)));
+        assert_eq!(pages.asked.load(Ordering::Relaxed) - before, pages_asked);
+    }
+}
+
 fn sealed(index: &EpochIndex) -> (Vec<u64>, usize, Option<u64>, Option<u64>) {
     let newest = index.newest_sealed().map(|(epoch, _)| epoch.get());
     (index.epochs().map(Epoch::get).collect(), index.sealed(), index.oldest_sealed().map(Epoch::get), newest)

@@ -70,6 +70,7 @@ fn rows() -> Vec<Row> {
         (Quirk::RefusesPages, unpaged, &[IncompleteList], "max-keys"),
         (Quirk::EndlessWithDelimiter, undelimited, &[NoDelimiter], "repeats a page"),
         (Quirk::CutsAtSlash, undelimited, &[NoDelimiter], "other keys and folders"),
+        (Quirk::CutsShort, GOOD, &[], ""),
         (Quirk::IgnoresDelimiter, undelimited, &[NoDelimiter], "other keys and folders"),
         (Quirk::RefusesDelimiter, undelimited, &[NoDelimiter], "is refused"),
         (Quirk::BulkRefused, single, &[NoBulkDelete], "DeleteObjects"),

@@ -1,12 +1,16 @@
 //! One empty bucket of each kind, and what tests do with it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use epochwarden_core::Version;
+use epochwarden_store::probe::ProblemKind;
 use epochwarden_store::{ObjectStoreBackend, Registers, Root, RootSettings, StateBackend};
+use epochwarden_testkit::azurite::Azurite;
 use epochwarden_testkit::counter::CountingStore;
 use epochwarden_testkit::fault::FaultStore;
+use epochwarden_testkit::memory::MemoryServer;
+use epochwarden_testkit::minio::Minio;
 use epochwarden_testkit::s3server::S3Server;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -14,7 +18,8 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutPayload};
 use tempfile::TempDir;
 
-/// Writes one test for each kind of store: `name::in_memory`, `name::in_a_folder`, `name::on_s3`.
+/// Writes one test for each kind of store: `name::in_memory`, `name::in_a_folder`, `name::on_s3` and so on. Those whose server takes long
+/// to build are `make conformance`'s.
 macro_rules! on_every_store {
     ($(async fn $name:ident($bucket:ident: &Bucket) $body:block)*) => {$(
         mod $name {
@@ -37,6 +42,28 @@ macro_rules! on_every_store {
             async fn on_s3() {
                 test(&Bucket::on_s3().await).await;
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_s3_in_memory() {
+                test(&Bucket::on_s3_in_memory()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_gcs_as_documented() {
+                test(&Bucket::on_gcs_as_documented()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "make conformance"]
+            async fn on_minio() {
+                test(&Bucket::on_minio().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "make conformance"]
+            async fn on_azurite() {
+                test(&Bucket::on_azurite().await).await;
+            }
         }
     )*};
 }
@@ -47,27 +74,69 @@ pub(crate) const ALL: [u32; VNODES as usize] = [0, 1, 2, 3];
 
 pub(crate) struct Bucket {
     pub(crate) root: Root,
+    /// What is known to be wrong with the store: the suite says so and expects the probe to.
+    pub(crate) flaw: Option<ProblemKind>,
     _folder: Option<TempDir>,
 }
 
 impl Bucket {
     pub(crate) fn in_memory() -> Self {
-        Self { root: Root::from_store(Arc::new(InMemory::new())), _folder: None }
+        Self { root: Root::from_store(Arc::new(InMemory::new())), flaw: None, _folder: None }
     }
 
     pub(crate) fn in_a_folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file://{}", folder.path().display());
         let root = Root::open(&url, [], &RootSettings::default()).unwrap();
-        Self { root, _folder: Some(folder) }
+        Self { root, flaw: None, _folder: Some(folder) }
     }
 
     pub(crate) async fn on_s3() -> Self {
         let server = S3Server::shared().await.unwrap();
         let name = uuid::Uuid::new_v4().to_string();
         server.create_bucket(&name).unwrap();
-        let root = Root::open(&format!("s3://{name}"), server.options(), &RootSettings::default()).unwrap();
-        Self { root, _folder: None }
+        Self::open("s3", &name, server.options())
+    }
+
+    pub(crate) fn on_s3_in_memory() -> Self {
+        static SHARED: LazyLock<MemoryServer> = LazyLock::new(|| MemoryServer::s3().unwrap());
+        Self::of_server(&SHARED, "s3")
+    }
+
+    pub(crate) fn on_gcs_as_documented() -> Self {
+        static SHARED: LazyLock<MemoryServer> = LazyLock::new(|| MemoryServer::gcs().unwrap());
+        Self::of_server(&SHARED, "gs")
+    }
+
+    fn of_server(server: &MemoryServer, scheme: &str) -> Self {
+        let name = uuid::Uuid::new_v4().to_string();
+        server.create_bucket(&name).unwrap();
+        Self::open(scheme, &name, server.options())
+    }
+
+    pub(crate) async fn on_minio() -> Self {
+        let server = Minio::shared().await.unwrap();
+        let name = uuid::Uuid::new_v4().to_string();
+        server.create_bucket(&name).unwrap();
+        // Its second page of a listing with the delimiter `/vnode=` is the first again.
+        Self { flaw: Some(ProblemKind::NoDelimiter), ..Self::open("s3", &name, server.options()) }
+    }
+
+    pub(crate) async fn on_azurite() -> Self {
+        let server = Azurite::shared().await.unwrap();
+        let name = uuid::Uuid::new_v4().to_string();
+        server.create_container(&name).await.unwrap();
+        Self::open("az", &name, server.options())
+    }
+
+    fn open(scheme: &str, name: &str, options: Vec<(String, String)>) -> Self {
+        let root = Root::open(&format!("{scheme}://{name}"), options, &RootSettings::default()).unwrap();
+        Self { root, flaw: None, _folder: None }
+    }
+
+    /// The same bucket by another of its roots, for as long as this one is there.
+    pub(crate) fn by(&self, root: Root) -> Self {
+        Self { root, flaw: self.flaw, _folder: None }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {

@@ -1,4 +1,5 @@
-//! What the library promises, over every kind of store: in memory, in a folder, and on a real S3 server.
+//! What the library promises, over every kind of store: in memory, in a folder, on a real S3 server, on S3 in memory and on what Google
+//! documents; with `make conformance` also on `MinIO` and on Azurite.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +17,7 @@ mod classic;
 mod commit;
 mod exclusive;
 mod fence;
+mod large;
 mod latest;
 mod layout;
 mod numbering;

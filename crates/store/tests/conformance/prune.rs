@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bucket::{ALL, Bucket, VNODES, classic, fenced, seal, write};
 use crate::owner::policy;
 
-async fn prune(bucket: &Bucket, keep_last: u32) -> PruneReport {
+pub(crate) async fn prune(bucket: &Bucket, keep_last: u32) -> PruneReport {
     let rules = PruneRules {
         plan: Rules {
             vnodes: VNODES,

@@ -48,6 +48,8 @@ pub(super) enum Quirk {
     OnePage,
     /// Prefixes end at the first slash, whatever the delimiter.
     CutsAtSlash,
+    /// The names of prefixes end with the delimiter's first character.
+    CutsShort,
     /// Delimiters are ignored.
     IgnoresDelimiter,
     /// Delimiters of several characters are refused.
@@ -349,7 +351,8 @@ impl PaginatedListStore for Fake {
                 continue;
             };
             let folder = delimiter.and_then(|delimiter| {
-                rest.find(delimiter).map(|at| format!("{prefix}{}", &rest[..at + delimiter.len()]))
+                let shown = if self.quirk == Quirk::CutsShort { 1 } else { delimiter.len() };
+                rest.find(delimiter).map(|at| format!("{prefix}{}", &rest[..at + shown]))
             });
             let row = folder.map_or((key.clone(), Some(object)), |folder| (folder, None));
             if rows.last().is_none_or(|last| last.0 != row.0) {
