@@ -87,7 +87,11 @@ impl Stage {
 
     /// What one PUT of a fence record takes, over a connection that is open already.
     pub(crate) async fn put(&self, count: u64) -> Result<Figures> {
-        let below = Root::open(&format!("{}/straight", self.bucket.url), self.bucket.options.clone(), &RootSettings::default())?;
+        let below = Root::open(
+            &format!("{}/straight", self.bucket.url),
+            self.bucket.options.clone(),
+            &RootSettings::default(),
+        )?;
         let registers = Registers::new(below, "bench");
         let mut measured = Vec::new();
         for version in 1..=count {

@@ -30,12 +30,11 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind,
         let mut turn = Turn { context: &context, handle: &handle, kind, ending: Ending::Over };
         let cancel = handle.cancel.child_token();
         // Waiting for the permit is part of the run, and ends with it.
-        let permit = match permit {
-            Some(permit) => Some(permit),
-            None => {
-                let permit = Arc::clone(context.runs.of(kind)).acquire_owned();
-                cancel.run_until_cancelled(permit).await.and_then(Result::ok)
-            }
+        let permit = if permit.is_some() {
+            permit
+        } else {
+            let permit = Arc::clone(context.runs.of(kind)).acquire_owned();
+            cancel.run_until_cancelled(permit).await.and_then(Result::ok)
         };
         if let Some(permit) = permit {
             let watched = watch_for_suspension(&handle, kind, &cancel);

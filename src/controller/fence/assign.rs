@@ -45,7 +45,9 @@ impl FenceTask {
                 Ok::<_, NoLook>(lease::decide(lease, VersionFrom::Assigned, numbering, &fence, now))
             }
         };
-        let assigned = self.patiently(PUBLISHING, registers.assign_fence(look)).await;
+        // Apart, so that the task of a policy that assigns nothing stays small.
+        let assigned = Box::pin(registers.assign_fence(look));
+        let assigned = self.patiently(PUBLISHING, assigned).await;
         let at = self.context.clock.now();
         let fence = match assigned {
             Ok(Assigned::Created(term)) => {

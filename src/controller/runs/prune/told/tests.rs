@@ -84,7 +84,7 @@ fn the_rest_of_an_approved_plan_goes_on_by_itself_sooner_after_a_limit_than_afte
     for (outcome, expected) in [
         (PruneOutcome::Stopped { stop: Stop::MaxObjects }, AFTER_LIMIT),
         (PruneOutcome::PartlyFailed, AFTER_FAILURE),
-        (PruneOutcome::Held { reason: "Why".into(), message: "why".into() }, AFTER_FAILURE),
+        (PruneOutcome::Held { reason: "Why", message: "why".into() }, AFTER_FAILURE),
         (PruneOutcome::DryRun, Ending::Over),
     ] {
         let mut told = told(&report(outcome.clone(), 5), &mut Backlog::default());
