@@ -144,7 +144,7 @@ impl Effort {
     }
 
     pub(crate) fn since(&self, before: &Self) -> Spent {
-        let (time, busy) = (self.at - before.at, self.busy - before.busy);
+        let (time, busy) = (self.at - before.at, self.busy.saturating_sub(before.busy));
         Spent { cores: busy.as_secs_f64() / time.as_secs_f64(), time, mebibytes: self.resident / 1024 }
     }
 }
