@@ -58,7 +58,7 @@ pub(super) struct Controller {
     #[arg(long = "allow-endpoint", value_name = "HOST")]
     allow_endpoints: Vec<AllowedHost>,
 
-    /// How many prunes may run at once, in all, and how many audits beside them
+    /// How many prunes and audits may run at once, in all
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     max_concurrent_runs: u16,
 

@@ -16,7 +16,6 @@ use super::monotonic::Monotonic;
 use super::notices::Notices;
 use super::seal_check::CHECKS;
 use super::surroundings::Surroundings;
-use crate::api::status::RunKind;
 use crate::server::{Metrics, PolicyName};
 
 /// How often Secrets are read again, in all: a bound on what the operator asks of the API server, whatever the number of policies.
@@ -81,7 +80,7 @@ pub(crate) struct Context {
     /// The uid of the kube-system namespace: which cluster this is.
     pub(crate) cluster: String,
     /// One permit per run.
-    pub(crate) runs: Permits,
+    pub(crate) runs: Arc<Semaphore>,
     /// One permit per seal check.
     pub(crate) seal_checks: Semaphore,
     /// One permit per probe of a store.
@@ -94,27 +93,6 @@ pub(crate) struct Context {
     pub(crate) status_lane: Lane,
     secret_reads: Mutex<Interval>,
     addresses: AddressRules,
-}
-
-/// As many permits for prunes as for audits, so that slow prunes keep no audit waiting.
-#[derive(Debug)]
-pub(crate) struct Permits {
-    prunes: Arc<Semaphore>,
-    audits: Arc<Semaphore>,
-}
-
-impl Permits {
-    fn new(of_each: usize) -> Self {
-        Self { prunes: Arc::new(Semaphore::new(of_each)), audits: Arc::new(Semaphore::new(of_each)) }
-    }
-
-    /// Those for runs of this kind.
-    pub(crate) fn of(&self, kind: RunKind) -> &Arc<Semaphore> {
-        match kind {
-            RunKind::Prune => &self.prunes,
-            RunKind::Audit => &self.audits,
-        }
-    }
 }
 
 impl std::fmt::Debug for Context {
@@ -149,7 +127,7 @@ impl Context {
             notices,
             publisher: format!("epochwarden/{}", settings.instance),
             cluster,
-            runs: Permits::new(settings.max_concurrent_runs),
+            runs: Arc::new(Semaphore::new(settings.max_concurrent_runs)),
             seal_checks: Semaphore::new(CHECKS),
             probes: Semaphore::new(PROBES),
             wake: broadcast::Sender::new(WAKES),

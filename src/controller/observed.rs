@@ -76,9 +76,6 @@ pub(crate) struct Observed {
     pub(crate) plan: Option<PlanStatus>,
     /// The generation for which that plan waits for approval, or was approved and has a rest. `None`: it is over, and only shown.
     pub(crate) open_for: Option<i64>,
-    /// The digest for which the annotation was honoured. It is honoured once: left standing, it says nothing of a later plan, even of one
-    /// that deletes the same.
-    pub(crate) honoured: Option<String>,
     /// The epochs, as of the last listing.
     pub(crate) epochs: Option<EpochsStatus>,
     /// Past runs, the newest first.
@@ -124,7 +121,6 @@ impl Observed {
             &status.conditions,
             &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running],
         );
-        let honoured = plan::honoured(status.plan.as_ref(), pruned.as_ref());
         let pruned = pruned.map(plan::as_said);
         Self {
             first_seen,
@@ -142,7 +138,6 @@ impl Observed {
             audit: status.audit.unwrap_or_default(),
             plan: status.plan,
             open_for,
-            honoured,
             epochs: status.epochs,
             history: status.history,
             last_run_request: status.last_run_request,

@@ -134,7 +134,7 @@ impl Reconciler {
     /// Looks at request and schedules, and starts what is due. Gives the time until the next look.
     fn look(&self, handle: &Arc<Handle>, new: bool) -> Duration {
         let policy = handle.current();
-        let (now, instant) = (self.context.clock.now(), self.context.monotonic.now());
+        let now = self.context.clock.now();
         let mut schedules = handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
         if new {
             *schedules = handle.observed.borrow().schedules();
@@ -173,13 +173,13 @@ impl Reconciler {
             let look = if schedules.running == Some(kind) {
                 Look { due: false, next: schedules.slot(kind).remembered.promised }
             } else {
-                schedules.slot(kind).look(schedule.as_ref(), written, now, instant, policy.spec.suspend || suspended)
+                schedules.slot(kind).look(schedule.as_ref(), written, now, policy.spec.suspend || suspended)
             };
             if look.due && due.is_none() && schedules.running.is_none() && handle.may_run() {
                 schedules.slot(kind).started(schedule.as_ref(), now);
                 schedules.running = Some(kind);
                 due = Some(kind);
-                permit = Arc::clone(self.context.runs.of(kind)).try_acquire_owned().ok();
+                permit = Arc::clone(&self.context.runs).try_acquire_owned().ok();
             }
             let promised = schedules.slot(kind).remembered.promised;
             next.extend(promised);
@@ -207,13 +207,11 @@ impl Reconciler {
                 changed || begun
             });
         }
-        let again = KINDS.into_iter().filter_map(|kind| schedules.slot(kind).again?.checked_sub(instant));
-        let again = again.filter(|wait| !wait.is_zero()).min();
         drop(schedules);
         if let Some(kind) = due {
             runs::start(&self.context, handle, kind, permit);
         }
-        until(next, now, LONGEST.min(again.unwrap_or(LONGEST)))
+        until(next, now, LONGEST)
     }
 
     /// Lets go of a plan that the policy has outgrown, and takes a person's word for the one that waits. Whether a prune is due by it: at

@@ -15,7 +15,6 @@ use super::context::Context;
 use super::observed::Observed;
 use super::schedules::Schedules;
 use super::stores::{Owed, Stores};
-use crate::api::status::RunKind;
 use crate::api::{ANNOTATIONS, StateEpochPolicy};
 use crate::server::PolicyName;
 
@@ -126,12 +125,6 @@ impl Handle {
     #[must_use]
     pub(crate) fn may_run(&self) -> bool {
         self.stores.borrow().is_some()
-    }
-
-    /// Whether the run of this kind that was started last had come to no end before.
-    #[must_use]
-    pub(crate) fn is_again(&self, kind: RunKind) -> bool {
-        self.schedules.lock().unwrap_or_else(PoisonError::into_inner).slot(kind).is_again()
     }
 
     /// How this policy names itself as the owner of its root.

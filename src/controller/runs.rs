@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::observed::Observed;
 use super::registry::Handle;
-use super::schedules::Ending;
 use super::stores::{self, Stores};
 use crate::api::StateEpochPolicy;
 use crate::api::status::{PastRun, Phase, RunKind};
@@ -27,14 +26,12 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind,
     let (context, handle_of_task) = (Arc::clone(context), Arc::clone(handle));
     handle.tasks.spawn(async move {
         let handle = handle_of_task;
-        let mut turn = Turn { context: &context, handle: &handle, kind, ending: Ending::Over };
+        let _turn = Turn { context: &context, handle: &handle, kind };
         let cancel = handle.cancel.child_token();
-        // Waiting for the permit is part of the run, and ends with it.
-        let permit = if permit.is_some() {
-            permit
-        } else {
-            let permit = Arc::clone(context.runs.of(kind)).acquire_owned();
-            cancel.run_until_cancelled(permit).await.and_then(Result::ok)
+        // One permit per run in all: waiting for it is part of the run, and ends with it.
+        let permit = match permit {
+            Some(permit) => Some(permit),
+            None => cancel.run_until_cancelled(Arc::clone(&context.runs).acquire_owned()).await.and_then(Result::ok),
         };
         if let Some(permit) = permit {
             let watched = watch_for_suspension(&handle, kind, &cancel);
@@ -45,26 +42,21 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind,
                 ended = &mut run => ended,
                 () = watched => run.await,
             };
-            match ended {
-                Ok(ending) => turn.ending = ending,
-                Err(ended) if ended.is_panic() => match kind {
+            if ended.is_err_and(|ended| ended.is_panic()) {
+                match kind {
                     RunKind::Prune => prune::fell(&context, &handle),
                     RunKind::Audit => audit::fell(&context, &handle),
-                },
-                Err(_) => {}
+                }
             }
             drop(permit);
         }
     });
 }
 
-async fn one(context: Arc<Context>, handle: Arc<Handle>, kind: RunKind, cancel: CancellationToken) -> Ending {
+async fn one(context: Arc<Context>, handle: Arc<Handle>, kind: RunKind, cancel: CancellationToken) {
     match kind {
         RunKind::Prune => prune::run(&context, &handle, &cancel).await,
-        RunKind::Audit => {
-            audit::run(&context, &handle, &cancel).await;
-            Ending::Over
-        }
+        RunKind::Audit => audit::run(&context, &handle, &cancel).await,
     }
 }
 
@@ -73,13 +65,12 @@ struct Turn<'a> {
     context: &'a Context,
     handle: &'a Handle,
     kind: RunKind,
-    ending: Ending,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut schedules = self.handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
-        schedules.slot(self.kind).finished(self.ending, self.context.monotonic.now());
+        schedules.slot(self.kind).finished();
         schedules.running = None;
         drop(schedules);
         self.handle.wake(self.context);

@@ -30,25 +30,6 @@ pub(crate) struct Slot {
     pub(crate) made_for: Option<(String, String)>,
     /// A run was asked for, by hand.
     pub(crate) requested: bool,
-    /// When the last run begins again, on the monotonic clock, where it came to no end.
-    pub(crate) again: Option<Duration>,
-    /// How long was waited for that the last time.
-    pub(crate) waited: Option<Duration>,
-}
-
-/// How a run ended, as far as the next one is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Ending {
-    /// The next one comes when it is due, or asked for.
-    #[default]
-    Over,
-    /// Nobody has decided that it should end here, so it begins again: after the first wait, and then ever later, up to the longest.
-    Again {
-        /// The first wait.
-        first: Duration,
-        /// The longest.
-        longest: Duration,
-    },
 }
 
 /// Both schedules of a policy, and the run that is under way.
@@ -82,13 +63,12 @@ impl Schedules {
 }
 
 impl Slot {
-    /// Looks at a schedule at `now`, which is `instant` on the monotonic clock. `schedule` is `None` where the policy names none, or one that cannot be read.
+    /// Looks at a schedule at `now`. `schedule` is `None` where the policy names none, or one that cannot be read.
     pub(crate) fn look(
         &mut self,
         schedule: Option<&Schedule>,
         written: Option<(String, String)>,
         now: Timestamp,
-        instant: Duration,
         suspended: bool,
     ) -> Look {
         // A promise that was made for another schedule says nothing about this one.
@@ -97,8 +77,7 @@ impl Slot {
         }
         self.made_for = written;
         // Without a schedule nothing is promised, but what was asked for and did not end is still owed.
-        let asked = self.requested || self.again.is_some_and(|again| again <= instant);
-        let owed = asked || matches!(self.remembered.last, LastRun::Unfinished { .. });
+        let owed = self.requested || matches!(self.remembered.last, LastRun::Unfinished { .. });
         let Some(schedule) = schedule else {
             self.remembered.promised = None;
             return Look { due: owed && !suspended, next: None };
@@ -110,7 +89,7 @@ impl Slot {
             }
             Due::NotYet { next } => {
                 self.remembered.promised = Some(next);
-                Look { due: asked, next: Some(next) }
+                Look { due: self.requested, next: Some(next) }
             }
             Due::Now { slot, missed } => {
                 if missed > 0 {
@@ -123,29 +102,17 @@ impl Slot {
 
     /// A run starts at `now`. Gives the next slot.
     pub(crate) fn started(&mut self, schedule: Option<&Schedule>, now: Timestamp) -> Option<Timestamp> {
-        (self.requested, self.again) = (false, None);
+        self.requested = false;
         self.remembered.last = LastRun::Unfinished { started: now };
         self.remembered.promised = schedule.and_then(|schedule| schedule.next_after(now));
         self.remembered.promised
     }
 
-    /// The run that started last has ended at this instant of the monotonic clock, with whatever result.
-    pub(crate) fn finished(&mut self, ending: Ending, instant: Duration) {
+    /// The run that started last has ended, with whatever result.
+    pub(crate) fn finished(&mut self) {
         if let LastRun::Unfinished { started } = self.remembered.last {
             self.remembered.last = LastRun::Finished { started };
         }
-        self.waited = match ending {
-            Ending::Over => None,
-            Ending::Again { first, longest } => {
-                Some(self.waited.map_or(first, |waited| waited.saturating_mul(2).min(longest)))
-            }
-        };
-        self.again = self.waited.map(|wait| instant.saturating_add(wait));
-    }
-
-    /// Whether the run that starts is one that came to no end before.
-    pub(crate) fn is_again(&self) -> bool {
-        self.waited.is_some()
     }
 }
 
@@ -214,15 +181,15 @@ mod tests {
         let schedule = every_minute();
         let mut slot = Slot::default();
         assert_eq!(
-            slot.look(Some(&schedule), written("a"), at("2026-01-01T00:00:30Z"), Duration::ZERO, false),
+            slot.look(Some(&schedule), written("a"), at("2026-01-01T00:00:30Z"), false),
             Look { due: false, next: Some(at("2026-01-01T00:01:00Z")) }
         );
         let later = at("2026-01-01T00:05:10Z");
-        assert!(slot.look(Some(&schedule), written("a"), later, Duration::ZERO, false).due);
+        assert!(slot.look(Some(&schedule), written("a"), later, false).due);
         slot.started(Some(&schedule), later);
-        slot.finished(Ending::Over, Duration::ZERO);
+        slot.finished();
         assert_eq!(
-            slot.look(Some(&schedule), written("a"), later, Duration::ZERO, false),
+            slot.look(Some(&schedule), written("a"), later, false),
             Look { due: false, next: Some(at("2026-01-01T00:06:00Z")) }
         );
     }
@@ -231,22 +198,22 @@ mod tests {
     fn slots_that_pass_while_suspended_are_skipped() {
         let schedule = every_minute();
         let mut slot = Slot::default();
-        slot.look(Some(&schedule), written("a"), at("2026-01-01T00:00:30Z"), Duration::ZERO, false);
+        slot.look(Some(&schedule), written("a"), at("2026-01-01T00:00:30Z"), false);
         assert_eq!(
-            slot.look(Some(&schedule), written("a"), at("2026-01-01T00:03:00Z"), Duration::ZERO, true),
+            slot.look(Some(&schedule), written("a"), at("2026-01-01T00:03:00Z"), true),
             Look { due: false, next: None }
         );
-        let resumed = slot.look(Some(&schedule), written("a"), at("2026-01-01T00:05:30Z"), Duration::ZERO, false);
+        let resumed = slot.look(Some(&schedule), written("a"), at("2026-01-01T00:05:30Z"), false);
         assert_eq!(resumed, Look { due: false, next: Some(at("2026-01-01T00:06:00Z")) });
     }
 
     #[test]
     fn a_changed_schedule_counts_from_the_change_on() {
         let mut slot = Slot::default();
-        slot.look(Some(&every_minute()), written("a"), at("2026-01-01T00:00:30Z"), Duration::ZERO, false);
+        slot.look(Some(&every_minute()), written("a"), at("2026-01-01T00:00:30Z"), false);
         let hourly = Schedule::parse("@hourly", "Etc/UTC", "seed").unwrap();
         assert_eq!(
-            slot.look(Some(&hourly), written("b"), at("2026-01-01T00:02:00Z"), Duration::ZERO, false),
+            slot.look(Some(&hourly), written("b"), at("2026-01-01T00:02:00Z"), false),
             Look { due: false, next: Some(at("2026-01-01T01:00:00Z")) }
         );
     }
@@ -255,11 +222,11 @@ mod tests {
     fn a_request_runs_once_without_a_schedule_and_waits_while_suspended() {
         let now = at("2026-01-01T00:00:30Z");
         let mut slot = Slot { requested: true, ..Slot::default() };
-        assert!(!slot.look(None, None, now, Duration::ZERO, true).due);
-        assert!(slot.look(None, None, now, Duration::ZERO, false).due);
+        assert!(!slot.look(None, None, now, true).due);
+        assert!(slot.look(None, None, now, false).due);
         slot.started(None, now);
-        slot.finished(Ending::Over, Duration::ZERO);
-        assert!(!slot.look(None, None, now, Duration::ZERO, false).due);
+        slot.finished();
+        assert!(!slot.look(None, None, now, false).due);
     }
 
     #[test]
@@ -268,36 +235,9 @@ mod tests {
         let remembered =
             Remembered { promised: None, last: LastRun::Unfinished { started: at("2026-01-01T00:00:00Z") } };
         let mut slot = Slot { remembered, ..Slot::default() };
-        assert!(slot.look(None, None, now, Duration::ZERO, false).due);
-        slot.finished(Ending::Over, Duration::ZERO);
-        assert!(!slot.look(None, None, now, Duration::ZERO, false).due);
-    }
-
-    #[test]
-    fn a_run_that_came_to_no_end_begins_again_and_ever_later_also_without_a_schedule() {
-        let (now, seconds) = (at("2026-01-01T00:00:30Z"), Duration::from_secs);
-        let ending = Ending::Again { first: seconds(5), longest: seconds(15) };
-        let schedule = every_minute();
-        for schedule in [None, Some(&schedule)] {
-            let mut slot = Slot::default();
-            slot.look(schedule, None, now, seconds(0), false);
-            let mut instant = seconds(100);
-            for wait in [5, 10, 15, 15] {
-                slot.started(schedule, now);
-                slot.finished(ending, instant);
-                assert!(slot.is_again());
-                assert_eq!(slot.again, Some(instant + seconds(wait)));
-                assert!(!slot.look(schedule, None, now, instant + seconds(wait - 1), false).due, "{wait}");
-                instant += seconds(wait);
-                assert!(!slot.look(None, None, now, instant, true).due, "not while it is suspended");
-                assert!(slot.look(schedule, None, now, instant, false).due, "{wait}");
-            }
-            slot.started(schedule, now);
-            slot.finished(Ending::Over, instant);
-            assert!(!slot.is_again() && !slot.look(schedule, None, now, instant + seconds(3600), false).due);
-            slot.finished(ending, instant);
-            assert_eq!(slot.again, Some(instant + seconds(5)), "it begins with the first wait again");
-        }
+        assert!(slot.look(None, None, now, false).due);
+        slot.finished();
+        assert!(!slot.look(None, None, now, false).due);
     }
 
     #[test]

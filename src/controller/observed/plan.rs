@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::{Observed, Said};
 use crate::api::condition::PruneHealthy;
 use crate::api::status::{MAX_RANGES, Phase, PlanStatus, PruneStatus};
-use crate::api::{APPROVE_ANNOTATION, RUN_ANNOTATION, StateEpochPolicy};
+use crate::api::{APPROVE_ANNOTATION, StateEpochPolicy};
 
 /// The most that is repeated of an annotation's value: a digest, and as much again.
 const MAX_REPEATED: usize = 128;
@@ -33,16 +33,6 @@ pub(super) const fn is_waiting(reason: PruneHealthy) -> bool {
 /// What begins the part of a message that says of whose word the annotation speaks.
 fn note() -> String {
     format!("; the annotation {APPROVE_ANNOTATION} ")
-}
-
-/// What is said of an annotation that was honoured already.
-const HONOURED: &str = "was honoured for an earlier plan: remove it and set it again to approve this one";
-
-/// The digest that an earlier operator has honoured, as far as the status shows it: that of the plan which was approved, or of the one
-/// that waits although the annotation names it.
-pub(super) fn honoured(plan: Option<&PlanStatus>, said: Option<&Said<PruneHealthy>>) -> Option<String> {
-    let stands = said.is_some_and(|said| said.message.ends_with(HONOURED));
-    plan.filter(|plan| plan.approved_at.is_some() || stands).map(|plan| plan.digest.clone())
 }
 
 /// What a run has said, from the message that the status made of it.
@@ -91,14 +81,9 @@ impl Observed {
     /// `true` when it was given just now.
     pub(crate) fn approve(&mut self, policy: &StateEpochPolicy, now: Timestamp) -> bool {
         let word = policy.annotations().get(APPROVE_ANNOTATION);
-        if word != self.honoured.as_ref() {
-            self.honoured = None;
-        }
-        let waits = self.waiting_plan(policy).is_some_and(|plan| word == Some(&plan.digest));
-        let approved = waits && self.honoured.is_none();
+        let approved = self.waiting_plan(policy).is_some_and(|plan| word == Some(&plan.digest));
         if approved && let Some(plan) = &mut self.plan {
             plan.approved_at = Some(now);
-            self.honoured = Some(plan.digest.clone());
         }
         approved
     }
@@ -114,22 +99,14 @@ impl Observed {
         }
         let said = self.pruned.as_ref().filter(|said| is_waiting(said.reason))?;
         let Some(plan) = self.open_plan(policy) else {
-            let next = if policy.spec.prune.schedule.is_some() {
-                "the next prune makes another".to_owned()
-            } else {
-                format!(
-                    "without a schedule, ask for the prune that makes another with {RUN_ANNOTATION}=prune@ and anything new"
-                )
-            };
-            let message = format!("the policy has changed, so the plan that waited for approval is void: {next}");
+            let message =
+                "the policy has changed, so the plan that waited for approval is void: the next prune makes another";
             return Some(Said::new(PruneHealthy::Pending, message));
         };
-        let note = policy.annotations().get(APPROVE_ANNOTATION).and_then(|word| {
-            if *word == plan.digest {
-                return (self.honoured.as_ref() == Some(word)).then(|| format!("{}{HONOURED}", note()));
-            }
+        let other = policy.annotations().get(APPROVE_ANNOTATION).filter(|word| **word != plan.digest);
+        let note = other.map(|word| {
             let word: String = word.chars().take(MAX_REPEATED).collect();
-            Some(format!("{}approves {word:?}, which is another plan than this", note()))
+            format!("{}approves {word:?}, which is another plan than this", note())
         });
         let message = format!("{}{}", said.message, note.unwrap_or_default());
         self.waiting_plan(policy).map(|_| Said::new(said.reason, message))

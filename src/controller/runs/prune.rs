@@ -3,7 +3,6 @@
 mod told;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use epochwarden_core::approval::Gate;
@@ -29,15 +28,11 @@ use crate::controller::context::Context;
 use crate::controller::notices::Reason;
 use crate::controller::observed::{Observed, frozen};
 use crate::controller::registry::Handle;
-use crate::controller::schedules::Ending;
 use crate::controller::stores::{self, NotReady, Stores, Writing};
 use crate::controller::supervise::FAULT;
 
-/// How long the status may take to be written before a prune of an approved plan gives its turn back.
-const WRITTEN: Duration = Duration::from_secs(10);
-
 /// Runs one prune. Whatever comes of it is observed.
-pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> Ending {
+pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
     let started = context.clock.now();
     let policy = handle.current();
     handle.observed.send_if_modified(|observed| {
@@ -65,14 +60,7 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &C
     if told.phase == Phase::Stopped && handle.cancel.is_cancelled() {
         told = Told::interrupted();
     }
-    let rest = handle.observed.borrow().approved_plan(&policy).is_some()
-        && report.as_ref().is_none_or(|report| report.frozen_stands);
-    if rest && told.ending == Ending::Over && policy.spec.prune.schedule.is_none() && !handle.cancel.is_cancelled() {
-        told.goes_on();
-    }
-    let ending = told.ending;
     conclude(context, handle, &policy, told, report.as_ref(), (started, finished));
-    ending
 }
 
 async fn attempt(
@@ -101,10 +89,6 @@ async fn attempt(
         deadline: settings.deadline,
     };
     let permission = StillWanted { context, handle, policy };
-    // It has failed for want of an answer before, and listing a bucket costs more than asking.
-    if handle.is_again(RunKind::Prune) {
-        permission.ask().await.map_err(Told::owed)?;
-    }
     let plan = handle.observed.borrow().open_plan(policy).cloned();
     let gate = Gate {
         manual: settings.approval == Approves::Manual,
@@ -113,7 +97,7 @@ async fn attempt(
         frozen: plan.as_ref().map(frozen),
     };
     if let Some(plan) = plan.filter(|_| gate.approved) {
-        written_down(handle, policy, &plan, cancel).await?;
+        written_down(handle, policy, &plan, settings.deadline, cancel).await?;
     }
     let progress = |progress| {
         if let PruneProgress::Deleting { done, total } = progress {
@@ -154,6 +138,7 @@ async fn written_down(
     handle: &Handle,
     policy: &StateEpochPolicy,
     plan: &PlanStatus,
+    deadline: std::time::Duration,
     cancel: &CancellationToken,
 ) -> Result<(), Told> {
     let (mut approved, mut current) = (handle.approved.subscribe(), handle.policy.subscribe());
@@ -164,11 +149,11 @@ async fn written_down(
             _ = current.wait_for(|now| now.metadata.generation != policy.metadata.generation) => false,
         }
     };
-    match cancel.run_until_cancelled(tokio::time::timeout(WRITTEN, shown)).await {
+    match cancel.run_until_cancelled(tokio::time::timeout(deadline, shown)).await {
         Some(Ok(true)) => Ok(()),
         Some(Err(_)) => {
-            let message = "its approval could not be written to the status yet, so nothing is deleted: see the log";
-            Err(Told::owed(format!("plan {} is still there: {message}", plan.digest)))
+            let message = "its approval could not be written to the status, so nothing is deleted: see the log";
+            Err(Told::failure(format!("plan {} is still there: {message}", plan.digest)))
         }
         Some(Ok(false)) | None => Err(Told::refused(&PruneError::Cancelled)),
     }
@@ -208,6 +193,7 @@ impl Permission for StillWanted<'_> {
     async fn ask(&self) -> Result<(), Stop> {
         let not = |message: &str| Err(Stop::NotPermitted { message: message.to_owned() });
         if !self.handle.may_run() {
+            self.handle.owed.denied();
             let message = "the store cannot be used any more: see the condition StoreReady".to_owned();
             return Err(Stop::CannotAsk { message });
         }
@@ -284,7 +270,6 @@ fn conclude(
 ) {
     let waits = told.phase == Phase::AwaitingApproval;
     let goes_on = waits && report.is_some_and(|report| report.frozen_stands);
-    let not_begun = report.is_none() && told.phase == Phase::Pending && told.ending != Ending::Over;
     let mut transition = !goes_on;
     handle.observed.send_modify(|observed| {
         if let Some(report) = report {
@@ -298,13 +283,6 @@ fn conclude(
         let running = matches!(observed.prune.phase, Some(Phase::Running | Phase::Pending));
         if told.phase == Phase::Pending && !running {
             // It was only about to look at the plan that waits, which the next operator does as well.
-            transition = false;
-            return;
-        }
-        if not_begun {
-            // Its history is that of the run that it becomes.
-            observed.prune.phase = Some(Phase::Pending);
-            observed.prune.message = Some(told.message.clone());
             transition = false;
             return;
         }
@@ -335,9 +313,7 @@ fn conclude(
     });
     let Told { phase, notice, message, held, .. } = told;
     super::show(context, handle, &handle.observed.borrow());
-    if !not_begun {
-        count(context, handle, phase, held, report);
-    }
+    count(context, handle, phase, held, report);
     match notice {
         Some(notice) if transition => context.notices.send(&handle.reference, notice, message),
         _ => {
@@ -358,7 +334,7 @@ fn count(context: &Context, handle: &Handle, phase: Phase, held: Option<&'static
     let Some(report) = report else { return };
     metrics.prune_deleted_objects.of(&handle.name, &[]).inc_by(report.objects);
     metrics.prune_deleted_bytes.of(&handle.name, &[]).inc_by(report.bytes);
-    if let Ok(took) = Duration::try_from(report.finished_at.duration_since(report.started_at)) {
+    if let Ok(took) = std::time::Duration::try_from(report.finished_at.duration_since(report.started_at)) {
         metrics.prune_duration_seconds.observe(took.as_secs_f64());
     }
 }

@@ -16,7 +16,7 @@ fn begin(bench: &Bench, kind: RunKind) {
     schedules.slot(kind).started(None, "2026-01-01T00:00:00Z".parse().unwrap());
     schedules.running = Some(kind);
     drop(schedules);
-    let permit = Arc::clone(bench.context.runs.of(kind)).try_acquire_owned().ok();
+    let permit = Arc::clone(&bench.context.runs).try_acquire_owned().ok();
     start(&bench.context, &bench.handle, kind, permit);
 }
 
@@ -40,7 +40,7 @@ async fn an_audit_that_panics_has_failed_and_the_next_one_runs() {
     let said = seen.audited.unwrap();
     assert_eq!((said.reason, said.message.as_str()), (AuditClean::Failed, FAULT));
     assert_eq!(seen.history.len(), 1);
-    assert_eq!(bench.context.runs.of(RunKind::Audit).available_permits(), 1, "its permit is another run's now");
+    assert_eq!(bench.context.runs.available_permits(), 1, "its permit is another run's now");
 
     begin(&bench, RunKind::Audit);
     end(&bench).await;
@@ -72,7 +72,7 @@ async fn even_a_run_whose_end_panics_leaves_its_policy_able_to_run() {
     bench.clock.break_for(2);
     begin(&bench, RunKind::Audit);
     end(&bench).await;
-    assert_eq!(bench.context.runs.of(RunKind::Audit).available_permits(), 1);
+    assert_eq!(bench.context.runs.available_permits(), 1);
     begin(&bench, RunKind::Audit);
     end(&bench).await;
     assert_eq!(observed(&bench).audited.unwrap().reason, AuditClean::Clean);

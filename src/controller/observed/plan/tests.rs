@@ -167,30 +167,3 @@ fn what_the_rules_are_told_of_a_plan_lacks_ranges_only_where_there_are_as_many_a
         assert_eq!(frozen.delete.first(), Some(&(Epoch::new(0), Epoch::new(1))));
     }
 }
-
-#[test]
-fn an_annotation_that_was_honoured_approves_no_later_plan_until_it_is_set_anew() {
-    let word = Some(DIGEST);
-    let standing = policy(word, 1, None);
-    let mut observed = waiting();
-    assert!(observed.approve(&standing, at(2)));
-    // It was carried out, and the same epochs are to go once more: one could not be deleted, or the root was filled anew.
-    let again = |observed: &mut Observed| {
-        observed.plan = Some(plan());
-        observed.open_for = Some(1);
-        observed.prune.phase = Some(Phase::AwaitingApproval);
-    };
-    observed.prune.phase = Some(Phase::PartlyFailed);
-    let mut next = restarted(&observed, &standing);
-    for observed in [&mut observed, &mut next] {
-        again(observed);
-        assert!(!observed.approve(&standing, at(3)), "it was honoured for the plan before");
-        let message = prune_healthy(&standing, observed).1;
-        assert!(message.contains("remove it and set it again"), "{message}");
-        let mut restarted = restarted(observed, &standing);
-        assert!(!restarted.approve(&standing, at(4)), "nor does a restart change that");
-        assert_eq!(prune_healthy(&standing, &restarted).1, message, "and it is said once");
-        assert!(!observed.approve(&policy(None, 1, None), at(5)));
-        assert!(observed.approve(&standing, at(6)), "set again, it is a new word");
-    }
-}

@@ -11,12 +11,6 @@ fn bench() -> Bench {
     Bench::new(&Hands::at("2026-01-01T00:00:00Z"), &spec)
 }
 
-/// What a look writes down of a run that is more than a look at a plan.
-fn begins(bench: &Bench) {
-    let now = bench.context.clock.now();
-    bench.handle.observed.send_if_modified(|observed| observed.begins(RunKind::Prune, Phase::Running, now));
-}
-
 async fn prune(bench: &Bench) {
     run(&bench.context, &bench.handle, &CancellationToken::new()).await;
 }
@@ -74,20 +68,19 @@ async fn nothing_is_deleted_by_an_approval_that_would_be_lost_with_the_operator(
     }
     prune(&bench).await;
     let digest = approve(&bench);
-    begins(&bench);
     prune(&bench).await;
-    let owed = observed(&bench);
-    assert_eq!(owed.prune.phase, Some(Phase::Pending));
-    let message = owed.prune.message.clone().unwrap();
-    assert!(message.contains(&digest) && message.contains("approval") && message.contains("again"), "{message}");
-    assert_eq!(owed.history.len(), 1, "one that has not begun has no history");
-    assert!(owed.approved_plan(&bench.handle.current()).is_some(), "it is still approved");
+    let failed = observed(&bench);
+    let said = failed.pruned.as_ref().unwrap();
+    assert_eq!(said.reason, PruneHealthy::Failed);
+    assert!(said.message.contains(&digest) && said.message.contains("approval"), "{}", said.message);
+    assert!(failed.approved_plan(&bench.handle.current()).is_some(), "it is still approved");
 
     // Written down, it goes on: to the next thing that it needs, which is an answer of the API server.
     bench.handle.approved.send_replace(Some(digest));
     prune(&bench).await;
-    let message = observed(&bench).prune.message.unwrap();
-    assert!(message.contains("API server") && message.contains("again"), "{message}");
+    let said = observed(&bench).pruned.unwrap();
+    assert_eq!(said.reason, PruneHealthy::Failed);
+    assert!(said.message.contains("API server"), "{}", said.message);
     assert!(observed(&bench).approved_plan(&bench.handle.current()).is_some(), "it has all of its rest");
     let left = epochwarden_store::list_epochs(&bench.root).await.unwrap();
     assert_eq!(left.len(), 5);
@@ -110,39 +103,4 @@ async fn an_approval_that_is_not_written_down_yet_holds_nobody_up_when_the_polic
     };
     tokio::join!(prune(&bench), change);
     assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_left_of_an_approved_plan_goes_on_without_a_schedule_and_waits_for_its_slot_with_one() {
-    for (schedule, expected) in [(None, true), (Some("@daily"), false)] {
-        let mut spec = json!({ "retention": { "keepLast": 1 }, "prune": { "approval": "Manual", "minAge": "0s" } });
-        if let Some(schedule) = schedule {
-            spec["prune"]["schedule"] = schedule.into();
-        }
-        let bench = Bench::new(&Hands::at("2026-01-01T00:00:00Z"), &spec);
-        for epoch in 1..=5 {
-            bench.seal(epoch).await;
-        }
-        prune(&bench).await;
-        bench.handle.approved.send_replace(Some(approve(&bench)));
-        // No store to work with is a failure of the run, and changes nothing about what was approved.
-        bench.handle.stores.send_replace(None);
-        let ended = run(&bench.context, &bench.handle, &CancellationToken::new()).await;
-        let seen = observed(&bench);
-        assert_eq!(seen.prune.phase, Some(Phase::Failed), "{:?}", seen.prune.message);
-        assert_eq!(matches!(ended, Ending::Again { .. }), expected, "{schedule:?}");
-        assert_eq!(seen.prune.message.unwrap().contains("goes on by itself"), expected);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_prune_that_begins_again_asks_before_it_lists() {
-    let bench = bench();
-    bench.seal(1).await;
-    bench.handle.schedules.lock().unwrap().slot(RunKind::Prune).waited = Some(Duration::from_secs(5));
-    begins(&bench);
-    prune(&bench).await;
-    let seen = observed(&bench);
-    assert_eq!(seen.prune.phase, Some(Phase::Pending));
-    assert!(seen.prune.message.unwrap().contains("API server") && seen.epochs.is_none() && seen.history.is_empty());
 }

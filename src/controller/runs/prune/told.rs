@@ -1,8 +1,5 @@
 //! How a prune ended, in words: for the condition, the status, the history and the Events.
 
-use std::fmt;
-use std::time::Duration;
-
 use epochwarden_core::plan::{KeepReason, PlanSummary};
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{PruneError, PruneOutcome, PruneReport, Stop};
@@ -13,7 +10,6 @@ use crate::api::status::{Phase, PlanStatus};
 use crate::controller::notices::Reason;
 use crate::controller::observed::{Backlog, Said};
 use crate::controller::runs::INTERRUPTED;
-use crate::controller::schedules::Ending;
 use crate::server::PolicyName;
 
 /// How a prune ended, in every form in which it is told.
@@ -26,21 +22,11 @@ pub(super) struct Told {
     pub(super) message: String,
     /// Why nothing may be deleted, in one word.
     pub(super) held: Option<&'static str>,
-    /// Whether it begins again by itself.
-    pub(super) ending: Ending,
 }
-
-/// How long a prune waits that could not ask the API server: the answer may come at any moment, and costs one request.
-const UNTIL_ASKED: Ending = Ending::Again { first: Duration::from_secs(5), longest: Duration::from_secs(15) };
-
-/// How long the rest of an approved plan waits that no schedule takes up, after a limit of the run and after a failure.
-const AFTER_LIMIT: Ending = Ending::Again { first: Duration::from_mins(1), longest: Duration::from_mins(1) };
-const AFTER_FAILURE: Ending = Ending::Again { first: Duration::from_mins(1), longest: Duration::from_hours(1) };
 
 impl Told {
     fn new(phase: Phase, reason: PruneHealthy, notice: Option<Reason>, message: String) -> Self {
-        let said = Some(Said::new(reason, message.clone()));
-        Self { phase, said, notice, message, held: None, ending: Ending::Over }
+        Self { phase, said: Some(Said::new(reason, message.clone())), notice, message, held: None }
     }
 
     /// It could not do its work.
@@ -55,36 +41,14 @@ impl Told {
 
     /// The operator ended in the middle of it.
     pub(super) fn interrupted() -> Self {
-        Self::pending(INTERRUPTED.into(), Ending::Over)
-    }
-
-    /// It could not be found out whether it may, so it is owed: by this operator, and by the next one if this one ends before.
-    pub(super) fn owed(why: impl fmt::Display) -> Self {
-        Self::pending(format!("{why}; the prune begins again as soon as that is possible"), UNTIL_ASKED)
-    }
-
-    const fn pending(message: String, ending: Ending) -> Self {
-        Self { phase: Phase::Pending, said: None, notice: None, message, held: None, ending }
-    }
-
-    /// Nobody has a schedule for what is left of an approved plan: it goes on by itself, because somebody has said that it should.
-    pub(super) fn goes_on(&mut self) {
-        self.ending = match self.phase {
-            Phase::Stopped => AFTER_LIMIT,
-            Phase::Failed | Phase::Held | Phase::PartlyFailed => AFTER_FAILURE,
-            _ => return,
-        };
-        self.message.push_str("; there is no schedule, and because its plan was approved it goes on by itself");
-        if let Some(said) = &mut self.said {
-            said.message.clone_from(&self.message);
-        }
+        Self { phase: Phase::Pending, said: None, notice: None, message: INTERRUPTED.into(), held: None }
     }
 
     /// A prune that did not take place.
     pub(super) fn refused(error: &PruneError) -> Self {
         let message = error.to_string();
         match error {
-            PruneError::Cancelled => Self { phase: Phase::Stopped, ..Self::pending(message, Ending::Over) },
+            PruneError::Cancelled => Self { phase: Phase::Stopped, said: None, notice: None, message, held: None },
             error if error.is_refusal() => Self::held(error.class().map_or("NotApproved", ErrorClass::as_str), message),
             _ => Self::failure(message),
         }
@@ -154,10 +118,6 @@ impl Told {
                 let message = format!("{done}, and could not delete {failed}{first}; the next run tries again");
                 Self::new(Phase::PartlyFailed, PruneHealthy::PartlyFailed, Some(Reason::PruneFailed), message)
             }
-            PruneOutcome::Stopped { stop: stop @ Stop::CannotAsk { .. } } => {
-                let left = report.remainder.epochs;
-                Self::owed(format!("{done} and stopped, because {stop}; {left} epochs are left"))
-            }
             PruneOutcome::Stopped { stop } => {
                 let message = format!(
                     "{done} and stopped, because {stop}; {} epochs are left for the next run",
@@ -165,7 +125,7 @@ impl Told {
                 );
                 let (reason, notice) = match stop {
                     Stop::OwnerChanged | Stop::Held { .. } => (PruneHealthy::Held, Reason::PruneHeld),
-                    Stop::Store { .. } => (PruneHealthy::Failed, Reason::PruneFailed),
+                    Stop::Store { .. } | Stop::CannotAsk { .. } => (PruneHealthy::Failed, Reason::PruneFailed),
                     _ if *failed > 0 => (PruneHealthy::PartlyFailed, Reason::PruneFailed),
                     _ => (PruneHealthy::Succeeded, Reason::PruneCompleted),
                 };

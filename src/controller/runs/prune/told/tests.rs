@@ -71,34 +71,9 @@ fn a_plan_that_waits_is_told_with_its_numbers_and_the_very_command_that_approves
 }
 
 #[test]
-fn a_prune_that_cannot_ask_the_api_server_begins_again_and_says_what_it_did() {
-    let told = told(&stopped(Stop::CannotAsk { message: "no answer".into() }, 5), &mut Backlog::default());
-    assert_eq!((told.phase, told.said, told.ending), (Phase::Pending, None, UNTIL_ASKED));
-    for words in ["no answer", "begins again", "are left"] {
-        assert!(told.message.contains(words), "{words} is not in {}", told.message);
-    }
-}
-
-#[test]
-fn the_rest_of_an_approved_plan_goes_on_by_itself_sooner_after_a_limit_than_after_a_failure() {
-    for (outcome, expected) in [
-        (PruneOutcome::Stopped { stop: Stop::MaxObjects }, AFTER_LIMIT),
-        (PruneOutcome::PartlyFailed, AFTER_FAILURE),
-        (PruneOutcome::Held { reason: "Why", message: "why".into() }, AFTER_FAILURE),
-        (PruneOutcome::DryRun, Ending::Over),
-    ] {
-        let mut told = told(&report(outcome.clone(), 5), &mut Backlog::default());
-        assert_eq!(told.ending, Ending::Over);
-        told.goes_on();
-        assert_eq!(told.ending, expected, "{outcome:?}");
-        assert_eq!(told.message.contains("goes on by itself"), expected != Ending::Over, "{}", told.message);
-        assert_eq!(told.said.unwrap().message, told.message);
-    }
-}
-
-#[test]
-fn a_prune_that_is_not_wanted_has_not_failed() {
+fn a_prune_that_cannot_ask_the_api_server_has_failed_and_one_that_is_not_wanted_has_not() {
     for (stop, expected) in [
+        (Stop::CannotAsk { message: "no answer".into() }, PruneHealthy::Failed),
         (Stop::NotPermitted { message: "suspended".into() }, PruneHealthy::Succeeded),
         (Stop::OwnerChanged, PruneHealthy::Held),
     ] {
@@ -132,7 +107,7 @@ fn what_is_left_for_another_reason_than_a_limit_is_no_backlog_and_a_run_that_com
         told(&stopped(Stop::MaxObjects, left), &mut backlog);
     }
     // None of these counts, so the third run that counts is the one that shows it.
-    for stop in [Stop::Cancelled, Stop::OwnerChanged] {
+    for stop in [Stop::Cancelled, Stop::OwnerChanged, Stop::CannotAsk { message: String::new() }] {
         assert_ne!(told(&stopped(stop, 99), &mut backlog).said.unwrap().reason, PruneHealthy::FallingBehind);
     }
     let mut ended = backlog.clone();
