@@ -63,7 +63,7 @@ async fn a_request_is_recorded_when_its_run_begins_and_not_before() {
     assert_eq!(handle.observed.borrow().last_run_request, None, "there is no store yet: a restart must still find it");
     desk.opens(&handle);
     // Somebody else's run is under way, so this one waits.
-    let _permit = Arc::clone(&desk.reconciler.context.runs).try_acquire_owned().unwrap();
+    let _permit = desk.reconciler.context.audits.try_acquire().unwrap();
     desk.look(&Desk::policy(Some("audit@1"), false));
     let observed = handle.observed.borrow().clone();
     assert_eq!(observed.last_run_request.as_deref(), Some("audit@1"));

@@ -68,7 +68,7 @@ fn a_plan_is_open_until_it_was_carried_out_by_what_the_status_says_of_the_run() 
         (Phase::Held, true, true),
         (Phase::Stopped, false, true),
         (Phase::Succeeded, false, false),
-        (Phase::PartlyFailed, false, false),
+        (Phase::PartlyFailed, false, true),
     ] {
         let prune = PruneStatus { phase: Some(phase), ..PruneStatus::default() };
         let approved_plan = PlanStatus { approved_at: Some(at(3)), ..plan() };
