@@ -58,7 +58,7 @@ pub(super) struct Controller {
     #[arg(long = "allow-endpoint", value_name = "HOST")]
     allow_endpoints: Vec<AllowedHost>,
 
-    /// How many prunes and audits may run at once, in all
+    /// How many prunes may run at once, and as many audits beside them: a slow one of either kind keeps none of the other waiting
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     max_concurrent_runs: u16,
 

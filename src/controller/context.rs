@@ -16,6 +16,7 @@ use super::monotonic::Monotonic;
 use super::notices::Notices;
 use super::seal_check::CHECKS;
 use super::surroundings::Surroundings;
+use crate::api::status::RunKind;
 use crate::server::{Metrics, PolicyName};
 
 /// How often Secrets are read again, in all: a bound on what the operator asks of the API server, whatever the number of policies.
@@ -49,7 +50,7 @@ pub struct Settings {
     pub allow_endpoints: Vec<AllowedHost>,
     /// Where this process runs, and so where stores may not be.
     pub surroundings: Surroundings,
-    /// How many prunes and audits may run at once, in all.
+    /// How many prunes may run at once, and how many audits.
     pub max_concurrent_runs: usize,
     /// After how much silence a Lease is fetched.
     pub lease_poll: Duration,
@@ -79,8 +80,11 @@ pub(crate) struct Context {
     pub(crate) publisher: String,
     /// The uid of the kube-system namespace: which cluster this is.
     pub(crate) cluster: String,
-    /// One permit per run.
-    pub(crate) runs: Arc<Semaphore>,
+    /// One permit per prune. Audits have theirs: a prune may take as long as its deadline, since it keeps to a pace, and so may an audit
+    /// of a store that is slow to list.
+    pub(crate) prunes: Semaphore,
+    /// One permit per audit.
+    pub(crate) audits: Semaphore,
     /// One permit per seal check.
     pub(crate) seal_checks: Semaphore,
     /// One permit per probe of a store.
@@ -127,7 +131,8 @@ impl Context {
             notices,
             publisher: format!("epochwarden/{}", settings.instance),
             cluster,
-            runs: Arc::new(Semaphore::new(settings.max_concurrent_runs)),
+            prunes: Semaphore::new(settings.max_concurrent_runs),
+            audits: Semaphore::new(settings.max_concurrent_runs),
             seal_checks: Semaphore::new(CHECKS),
             probes: Semaphore::new(PROBES),
             wake: broadcast::Sender::new(WAKES),
@@ -136,6 +141,14 @@ impl Context {
             secret_reads: Mutex::new(reads),
             addresses: settings.surroundings.rules(&settings.allow_endpoints),
             settings,
+        }
+    }
+
+    /// The permits of a kind of run.
+    pub(crate) fn permits(&self, kind: RunKind) -> &Semaphore {
+        match kind {
+            RunKind::Prune => &self.prunes,
+            RunKind::Audit => &self.audits,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::api::status::{
 
 pub(crate) use audits::{in_words, told_by_audit};
 pub(crate) use backlog::Backlog;
-pub(crate) use plan::frozen;
+pub(crate) use plan::{ask_for_a_prune, frozen};
 
 /// A reason and the message that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,10 @@ pub(crate) struct Observed {
     pub(crate) plan: Option<PlanStatus>,
     /// The generation for which that plan waits for approval, or was approved and has a rest. `None`: it is over, and only shown.
     pub(crate) open_for: Option<i64>,
+    /// Whether the policy has changed while a plan was open, and no prune has looked since.
+    pub(crate) outgrown: bool,
+    /// The digest that the annotation approved last, for as long as it says nothing else.
+    pub(crate) used: Option<String>,
     /// The epochs, as of the last listing.
     pub(crate) epochs: Option<EpochsStatus>,
     /// Past runs, the newest first.
@@ -121,6 +125,7 @@ impl Observed {
             &status.conditions,
             &[PruneHealthy::Pending, PruneHealthy::NotScheduled, PruneHealthy::Suspended, PruneHealthy::Running],
         );
+        let used = plan::used(status.plan.as_ref(), pruned.as_ref());
         let pruned = pruned.map(plan::as_said);
         Self {
             first_seen,
@@ -138,6 +143,8 @@ impl Observed {
             audit: status.audit.unwrap_or_default(),
             plan: status.plan,
             open_for,
+            outgrown: false,
+            used,
             epochs: status.epochs,
             history: status.history,
             last_run_request: status.last_run_request,
@@ -171,6 +178,7 @@ impl Observed {
             RunKind::Prune => {
                 let message =
                     if phase == Phase::Pending { "it waits for its turn" } else { "the root is being listed" };
+                self.outgrown = false;
                 // A plan that was carried out says nothing of this run; left in the status, it would pass for one that is open.
                 if self.open_for.is_none() {
                     self.plan = None;
@@ -186,6 +194,19 @@ impl Observed {
             }
         };
         known.replace(phase) != Some(phase)
+    }
+
+    /// Whether a prune has stopped for what nobody decided, and is owed: it waits for what it lacks, not for its turn. What is said of it
+    /// until it begins is how it ended.
+    #[must_use]
+    pub(crate) fn is_owed(&self) -> bool {
+        self.prune.phase == Some(Phase::Pending) && self.prune.finished_at.is_some()
+    }
+
+    /// Whether a prune that ended goes on without a schedule: it is owed, or was approved and has a rest.
+    #[must_use]
+    pub(crate) fn goes_on(&self, policy: &StateEpochPolicy) -> bool {
+        self.is_owed() || self.approved_plan(policy).is_some()
     }
 
     /// Adds a run that ended, and lets go of the oldest.

@@ -146,9 +146,14 @@ impl Reconciler {
         if self.approved(handle, &policy, new) {
             schedules.slot(RunKind::Prune).requested = true;
         }
+        let uptime = self.context.monotonic.now();
+        if schedules.running.is_none()
+            && schedules.prune.again.take_due(uptime, handle.observed.borrow().goes_on(&policy))
+        {
+            schedules.prune.requested = true;
+        }
         let mut next = Vec::new();
         let mut due = None;
-        let mut permit = None;
         for kind in KINDS {
             let (parsed, written, suspended) = match kind {
                 RunKind::Prune => {
@@ -179,7 +184,6 @@ impl Reconciler {
                 schedules.slot(kind).started(schedule.as_ref(), now);
                 schedules.running = Some(kind);
                 due = Some(kind);
-                permit = Arc::clone(&self.context.runs).try_acquire_owned().ok();
             }
             let promised = schedules.slot(kind).remembered.promised;
             next.extend(promised);
@@ -188,10 +192,13 @@ impl Reconciler {
             handle.observed.send_if_modified(|observed| {
                 let mut begun = false;
                 let asked = request.as_ref().filter(|(asked, _)| *asked == kind).map(|(_, text)| text);
-                // A slot that finds a plan waiting only looks whether it still may: that is no run to tell of, nor one to owe.
-                let only_looks = kind == RunKind::Prune && asked.is_none() && observed.waiting_plan(&policy).is_some();
+                // A slot that finds a plan waiting only looks whether it still may: that is no run to tell of, nor one to owe. And one
+                // that was owed before still is, and says when it begins.
+                let waiting = observed.waiting_plan(&policy).is_some() || observed.is_owed();
+                let only_looks = kind == RunKind::Prune && asked.is_none() && waiting;
                 if due == Some(kind) && !only_looks {
-                    let phase = if permit.is_some() { Phase::Running } else { Phase::Pending };
+                    let at_once = self.context.permits(kind).available_permits() > 0;
+                    let phase = if at_once { Phase::Running } else { Phase::Pending };
                     begun = observed.begins(kind, phase, now);
                     if let Some(text) = asked {
                         observed.last_run_request = Some(text.clone());
@@ -207,11 +214,13 @@ impl Reconciler {
                 changed || begun
             });
         }
+        // Whatever runs now asks for a look at its end.
+        let again = schedules.prune.again.wait(uptime).filter(|_| schedules.running.is_none()).unwrap_or(LONGEST);
         drop(schedules);
         if let Some(kind) = due {
-            runs::start(&self.context, handle, kind, permit);
+            runs::start(&self.context, handle, kind);
         }
-        until(next, now, LONGEST)
+        until(next, now, LONGEST).min(again)
     }
 
     /// Lets go of a plan that the policy has outgrown, and takes a person's word for the one that waits. Whether a prune is due by it: at

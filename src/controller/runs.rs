@@ -11,53 +11,51 @@ use std::sync::{Arc, PoisonError};
 
 use epochwarden_core::finding::FindingKind;
 use epochwarden_store::ErrorClass;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::observed::Observed;
 use super::registry::Handle;
+use super::schedules::After;
 use super::stores::{self, Stores};
 use crate::api::StateEpochPolicy;
 use crate::api::status::{PastRun, Phase, RunKind};
 
-/// Starts a run, which the caller has marked as begun. Without a permit it waits for one first.
-pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind, permit: Option<OwnedSemaphorePermit>) {
+/// Starts a run, which the caller has marked as begun. It waits for its turn by itself.
+pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind) {
     let (context, handle_of_task) = (Arc::clone(context), Arc::clone(handle));
     handle.tasks.spawn(async move {
         let handle = handle_of_task;
-        let _turn = Turn { context: &context, handle: &handle, kind };
+        let mut turn = Turn { context: &context, handle: &handle, kind, after: After::Over };
         let cancel = handle.cancel.child_token();
-        // One permit per run in all: waiting for it is part of the run, and ends with it.
-        let permit = match permit {
-            Some(permit) => Some(permit),
-            None => cancel.run_until_cancelled(Arc::clone(&context.runs).acquire_owned()).await.and_then(Result::ok),
+        let watched = watch_for_suspension(&handle, kind, &cancel);
+        // A task of its own, so that a panic is its end alone.
+        let mut run = tokio::spawn(one(Arc::clone(&context), Arc::clone(&handle), kind, cancel.clone()));
+        // The watch only cancels the token: the run itself says when it has stopped.
+        let ended = tokio::select! {
+            ended = &mut run => ended,
+            () = watched => run.await,
         };
-        if let Some(permit) = permit {
-            let watched = watch_for_suspension(&handle, kind, &cancel);
-            // A task of its own, so that a panic is its end alone.
-            let mut run = tokio::spawn(one(Arc::clone(&context), Arc::clone(&handle), kind, cancel.clone()));
-            // The watch only cancels the token: the run itself says when it has stopped.
-            let ended = tokio::select! {
-                ended = &mut run => ended,
-                () = watched => run.await,
-            };
-            if ended.is_err_and(|ended| ended.is_panic()) {
-                match kind {
-                    RunKind::Prune => prune::fell(&context, &handle),
-                    RunKind::Audit => audit::fell(&context, &handle),
-                }
-            }
-            drop(permit);
-        }
+        turn.after = match (ended, kind) {
+            (Ok(after), _) => after,
+            (Err(ended), RunKind::Prune) if ended.is_panic() => prune::fell(&context, &handle),
+            (Err(ended), RunKind::Audit) if ended.is_panic() => audit::fell(&context, &handle),
+            (Err(_), _) => After::Over,
+        };
     });
 }
 
-async fn one(context: Arc<Context>, handle: Arc<Handle>, kind: RunKind, cancel: CancellationToken) {
+async fn one(context: Arc<Context>, handle: Arc<Handle>, kind: RunKind, cancel: CancellationToken) -> After {
     match kind {
         RunKind::Prune => prune::run(&context, &handle, &cancel).await,
         RunKind::Audit => audit::run(&context, &handle, &cancel).await,
     }
+}
+
+/// Waits for one of the permits of a kind of run: one per run, and only while it works on the store. `None`: it was cancelled before.
+async fn permit<'a>(context: &'a Context, kind: RunKind, cancel: &CancellationToken) -> Option<SemaphorePermit<'a>> {
+    cancel.run_until_cancelled(context.permits(kind).acquire()).await.and_then(Result::ok)
 }
 
 /// A policy's turn to run something. Whatever ends it leaves the policy able to run again.
@@ -65,12 +63,15 @@ struct Turn<'a> {
     context: &'a Context,
     handle: &'a Handle,
     kind: RunKind,
+    after: After,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut schedules = self.handle.schedules.lock().unwrap_or_else(PoisonError::into_inner);
-        schedules.slot(self.kind).finished();
+        let slot = schedules.slot(self.kind);
+        slot.finished();
+        slot.again.ended(self.after, self.context.monotonic.now());
         schedules.running = None;
         drop(schedules);
         self.handle.wake(self.context);

@@ -1,11 +1,15 @@
 //! When a policy's runs are due: the schedules of its spec against what its status remembers, and what its annotation asks for.
 
+mod again;
+
 use std::time::Duration;
 
 use epochwarden_core::schedule::{Due, LastRun, Remembered, Schedule};
 use jiff::Timestamp;
 
 use crate::api::status::RunKind;
+
+pub(crate) use again::{After, Again};
 
 /// Both kinds of runs, in the order in which they go when both are due.
 pub(crate) const KINDS: [RunKind; 2] = [RunKind::Prune, RunKind::Audit];
@@ -28,8 +32,10 @@ pub(crate) struct Slot {
     pub(crate) remembered: Remembered,
     /// The expression and time zone that the promise was made for.
     pub(crate) made_for: Option<(String, String)>,
-    /// A run was asked for, by hand.
+    /// A run was asked for: by hand, by an approval, or by one that goes on.
     pub(crate) requested: bool,
+    /// A run that ended before its work was done, and goes on by itself.
+    pub(crate) again: Again,
 }
 
 /// Both schedules of a policy, and the run that is under way.
@@ -103,6 +109,7 @@ impl Slot {
     /// A run starts at `now`. Gives the next slot.
     pub(crate) fn started(&mut self, schedule: Option<&Schedule>, now: Timestamp) -> Option<Timestamp> {
         self.requested = false;
+        self.again.begins();
         self.remembered.last = LastRun::Unfinished { started: now };
         self.remembered.promised = schedule.and_then(|schedule| schedule.next_after(now));
         self.remembered.promised

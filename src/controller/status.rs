@@ -5,9 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::observed::{Observed, Said};
 use crate::api::condition::{AuditClean, FenceCurrent, Observation, PruneHealthy, Ready};
-use crate::api::status::{AuditStatus, Phase, PruneStatus, StoreStatus};
+use crate::api::status::{AuditStatus, Phase, PruneStatus, RunKind, StoreStatus};
 use crate::api::validate;
-use crate::api::{StateEpochPolicy, StateEpochPolicyStatus};
+use crate::api::{RUN_ANNOTATION, StateEpochPolicy, StateEpochPolicyStatus};
 
 /// Computes the whole status. `previous` gives the times of conditions that stay as they are.
 #[must_use]
@@ -68,7 +68,7 @@ fn prune_healthy(policy: &StateEpochPolicy, observed: &Observed) -> Said<PruneHe
     if policy.spec.prune.suspend {
         return Said::new(PruneHealthy::Suspended, "prune is suspended (spec.prune.suspend)");
     }
-    if matches!(observed.prune.phase, Some(Phase::Running | Phase::Pending)) {
+    if matches!(observed.prune.phase, Some(Phase::Running | Phase::Pending)) && !observed.is_owed() {
         return Said::new(
             PruneHealthy::Running,
             observed.prune.message.clone().unwrap_or_else(|| "a prune is under way".into()),
@@ -76,7 +76,13 @@ fn prune_healthy(policy: &StateEpochPolicy, observed: &Observed) -> Said<PruneHe
     }
     match (observed.waiting_said(policy).or_else(|| observed.pruned.clone()), schedule) {
         (Some(said), _) => said,
-        (None, None) => Said::new(PruneHealthy::NotScheduled, "spec.prune.schedule is not set: nothing is pruned"),
+        (None, None) => {
+            let message = "spec.prune.schedule is not set: nothing is pruned until somebody asks for it";
+            Said::new(PruneHealthy::NotScheduled, format!("{message} ({RUN_ANNOTATION}: prune)"))
+        }
+        (None, Some(_)) if observed.history.iter().any(|run| run.kind == RunKind::Prune) => {
+            Said::new(PruneHealthy::Pending, "the next prune is yet to come (status.prune.nextRunAt)")
+        }
         (None, Some(_)) => Said::new(PruneHealthy::Pending, "the first prune is yet to come"),
     }
 }

@@ -90,6 +90,14 @@ impl Bench {
         Self { context, handle, root, clock: Arc::clone(clock) }
     }
 
+    /// Another policy of the same operator, with a store of its own.
+    pub(super) fn neighbour(&self) -> Self {
+        let handle = Arc::new(Handle::new(&Arc::new(policy(&json!({}), None)), CancellationToken::new()));
+        let root = Root::from_store(Arc::new(InMemory::new()));
+        open(&handle, &root);
+        Self { context: Arc::clone(&self.context), handle, root, clock: Arc::clone(&self.clock) }
+    }
+
     /// Writes the partial of an epoch of one vnode, and gives the time by the store.
     pub(super) async fn write(&self, epoch: u64) -> Timestamp {
         put(&self.root, &partial(Epoch::new(epoch), Vnode::new(0)), "state").await

@@ -249,8 +249,9 @@ async fn the_word_for_another_plan_is_named_and_a_changed_spec_makes_another_pla
     let mut changed = spec(&bucket, &manual);
     changed["retention"]["keepLast"] = json!(6);
     policy.update(changed).await?;
-    let (_, message) = policy.wait_for("PruneHealthy", "Pending").await?;
-    ensure!(message.contains("void"), "{message}");
+    // Without a schedule nothing makes another by itself.
+    let (_, message) = policy.wait_for("PruneHealthy", "NotScheduled").await?;
+    ensure!(message.contains("void") && message.contains("epochwarden.io/run=prune@"), "{message}");
     ensure!(plan(&policy).await?.is_null(), "a void plan is shown");
     approve(&policy, &old).await?;
     let new = looked_at(&policy, "prune@2").await?;
@@ -305,7 +306,8 @@ async fn an_approved_plan_that_comes_to_a_limit_stays_approved_over_a_restart_un
     let bucket = Bucket::folder()?;
     bucket.seal(1..=8, VNODES).await?;
     let first = operator(&bucket, &namespace).await?;
-    let limited = json!({ "approval": "Manual", "maxObjects": 10 });
+    // Whose schedule does not come: here it is the restart, and then somebody's request.
+    let limited = json!({ "approval": "Manual", "maxObjects": 10, "schedule": "0 0 1 1 *" });
     let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, &limited)).await?;
     policy.wait_for("Ready", "Reachable").await?;
     policy.ask("prune@1").await?;
@@ -335,6 +337,78 @@ async fn an_approved_plan_that_comes_to_a_limit_stays_approved_over_a_restart_un
     let fresh = looked_at(&policy, "prune@3").await?;
     ensure!(fresh["delete"] == json!([{ "from": "6", "to": "8", "reason": "Expired" }]), "{fresh:#}");
     ensure!(fresh["approvedAt"].is_null() && bucket.sealed().await? == [6, 7, 8, 9, 10, 11], "{fresh:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_approved_plan_goes_on_from_limit_to_limit_without_a_schedule_until_all_of_it_is_gone() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("all-of-it").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=8, VNODES).await?;
+    let _operator = operator(&bucket, &namespace).await?;
+    let limited = json!({ "approval": "Manual", "maxObjects": 10 });
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, &limited)).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("prune@1").await?;
+    let (_, message) = policy.wait_for("PruneHealthy", "AwaitingApproval").await?;
+    do_as_it_says(&policy, &message).await?;
+    let stopped = policy
+        .wait_until("the first limit", |status| (status["prune"]["phase"] == "Stopped").then(|| status.clone()))
+        .await?;
+    let message = stopped["prune"]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("3 epochs are left; it goes on by itself"), "{message}");
+    policy.kubectl(&["annotate", "sep", "orders", "epochwarden.io/approve-plan-"]).await?;
+    bucket.seal(9..=11, VNODES).await?;
+
+    let done = policy
+        .wait_until("the last of it", |status| (status["prune"]["phase"] == "Succeeded").then(|| status.clone()))
+        .await?;
+    ensure!(bucket.sealed().await? == [6, 7, 8, 9, 10, 11], "what else is due is nobody's word");
+    ensure!(runs(&done) == 4, "it waited, and went on twice: {:#}", done["history"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_annotation_that_is_left_standing_does_not_approve_what_has_the_same_numbers_again() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("standing").await?;
+    let bucket = Bucket::folder()?;
+    bucket.seal(1..=8, VNODES).await?;
+    let first = operator(&bucket, &namespace).await?;
+    let policy = Policy::apply(cluster, &namespace, "orders", spec(&bucket, &json!({ "approval": "Manual" }))).await?;
+    policy.wait_for("Ready", "Reachable").await?;
+    policy.ask("prune@1").await?;
+    let (_, command) = policy.wait_for("PruneHealthy", "AwaitingApproval").await?;
+    let digest = plan(&policy).await?["digest"].clone();
+    do_as_it_says(&policy, &command).await?;
+    policy.wait_for("PruneHealthy", "Succeeded").await?;
+
+    // The epochs are wiped, and without a fence nobody keeps the pipeline from giving the same numbers again.
+    for epoch in bucket.epochs().await? {
+        std::fs::remove_dir_all(bucket.path()?.join(format!("epoch={epoch}")))?;
+    }
+    bucket.seal(1..=8, VNODES).await?;
+    let again = looked_at(&policy, "prune@2").await?;
+    ensure!(again["digest"] == digest && again["approvedAt"].is_null(), "{again:#}");
+    let (_, message) = policy.wait_for("PruneHealthy", "AwaitingApproval").await?;
+    ensure!(message.contains("take it away and set it again"), "{message}");
+
+    // Nor does it to the next operator.
+    first.terminate(Duration::from_secs(10)).await?;
+    let _next = operator(&bucket, &namespace).await?;
+    ensure!(looked_at(&policy, "prune@3").await? == again);
+    ensure!(bucket.sealed().await? == [1, 2, 3, 4, 5, 6, 7, 8], "epochs went that nobody has looked at");
+
+    policy.kubectl(&["annotate", "sep", "orders", "epochwarden.io/approve-plan-"]).await?;
+    until("the condition to say nothing of the annotation", SOON, async || {
+        let (_, message) = policy.wait_for("PruneHealthy", "AwaitingApproval").await.ok()?;
+        (!message.contains("take it away")).then_some(())
+    })
+    .await?;
+    do_as_it_says(&policy, &command).await?;
+    policy.wait_for("PruneHealthy", "Succeeded").await?;
+    ensure!(bucket.sealed().await? == [6, 7, 8]);
     Ok(())
 }
 

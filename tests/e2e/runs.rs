@@ -307,6 +307,52 @@ async fn slots_that_passed_while_no_operator_ran_are_made_up_by_one_run() -> Res
 }
 
 #[tokio::test]
+async fn a_slow_prune_keeps_the_prunes_of_others_waiting_for_its_permit_and_no_audit() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("permits").await?;
+    let (slow, quick) = (Bucket::folder()?, Bucket::folder()?);
+    slow.fill(2_000, 1)?;
+    quick.seal(1..=6, 4).await?;
+    let roots = [root_flag(&slow)?, root_flag(&quick)?];
+    let [of_slow, of_quick] = &roots;
+    let flags = ["--allow-file-root", of_slow, "--allow-file-root", of_quick, "--max-concurrent-runs", "1"];
+    let _operator = Operator::start(cluster, &namespace, &flags).await?;
+    let mut spec_of_slow = spec(&slow, None);
+    spec_of_slow["vnodes"] = json!(1);
+    // It takes more than an hour.
+    spec_of_slow["prune"] =
+        json!({ "minAge": "0s", "maxKeysPerSecond": 1, "holdAbove": { "epochs": 1_000_000 }, "deadline": "2h" });
+    let of_slow = Policy::apply(cluster, &namespace, "slow", spec_of_slow.clone()).await?;
+    let of_quick = Policy::apply(cluster, &namespace, "quick", spec(&quick, None)).await?;
+    for policy in [&of_slow, &of_quick] {
+        policy.wait_for("Ready", "Reachable").await?;
+    }
+    of_slow.ask("prune").await?;
+    of_slow
+        .wait_until("the prune to delete", |status| (status["prune"]["progress"]["done"].as_u64()? > 0).then_some(()))
+        .await?;
+
+    of_quick.ask("audit@1").await?;
+    of_quick.wait_for("AuditClean", "Clean").await?;
+    of_quick.ask("prune@2").await?;
+    of_quick
+        .wait_until("its prune to wait", |status| {
+            (status["lastRunRequest"] == "prune@2" && status["prune"]["phase"] == "Pending").then_some(())
+        })
+        .await?;
+    let (_, message) = of_quick.wait_for("PruneHealthy", "Running").await?;
+    ensure!(message.contains("waits for its turn"), "{message}");
+    ensure!(of_slow.status().await?["prune"]["phase"] == "Running", "it was over before this, so this shows nothing");
+    ensure!(quick.sealed().await?.len() == 6, "two prunes have run at once");
+
+    spec_of_slow["prune"]["suspend"] = json!(true);
+    of_slow.update(spec_of_slow).await?;
+    of_quick.wait_for("PruneHealthy", "Succeeded").await?;
+    ensure!(quick.sealed().await? == [2, 4, 5, 6]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_suspended_does_not_run_until_it_is_resumed() -> Result<()> {
     let cluster = cluster().await?;
     let namespace = cluster.namespace("suspend").await?;

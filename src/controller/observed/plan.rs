@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::{Observed, Said};
 use crate::api::condition::PruneHealthy;
 use crate::api::status::{MAX_RANGES, Phase, PlanStatus, PruneStatus};
-use crate::api::{APPROVE_ANNOTATION, StateEpochPolicy};
+use crate::api::{APPROVE_ANNOTATION, RUN_ANNOTATION, StateEpochPolicy};
 
 /// The most that is repeated of an annotation's value: a digest, and as much again.
 const MAX_REPEATED: usize = 128;
@@ -19,7 +19,8 @@ const MAX_REPEATED: usize = 128;
 /// Whether a plan that an earlier operator wrote waits, or was approved and has a rest.
 pub(super) fn is_open(plan: &PlanStatus, prune: &PruneStatus) -> bool {
     let over = match (prune.phase, plan.approved_at) {
-        (None | Some(Phase::Succeeded | Phase::PartlyFailed), _) | (Some(Phase::Stopped), None) => true,
+        (None | Some(Phase::Succeeded), _) | (Some(Phase::Stopped | Phase::PartlyFailed), None) => true,
+        // What could not be deleted is tried again, by whichever operator.
         (Some(_), _) => false,
     };
     plan.epochs.get() > 0 && !over
@@ -33,6 +34,17 @@ pub(super) const fn is_waiting(reason: PruneHealthy) -> bool {
 /// What begins the part of a message that says of whose word the annotation speaks.
 fn note() -> String {
     format!("; the annotation {APPROVE_ANNOTATION} ")
+}
+
+/// What is said of a word that stands since an earlier plan.
+const USED: &str =
+    "has approved an earlier plan of the same digest, and is not taken for this one too: take it away and set it again";
+
+/// The digest that the annotation approved last, as the status tells it: of the plan that it shows as approved, or of the one that waits
+/// though the annotation names it.
+pub(super) fn used(plan: Option<&PlanStatus>, said: Option<&Said<PruneHealthy>>) -> Option<String> {
+    let marked = said.is_some_and(|said| said.message.contains(&format!("{}{USED}", note())));
+    plan.filter(|plan| plan.approved_at.is_some() || marked).map(|plan| plan.digest.clone())
 }
 
 /// What a run has said, from the message that the status made of it.
@@ -73,17 +85,21 @@ impl Observed {
         let void = self.open_for.is_some() && self.open_plan(policy).is_none();
         if void {
             (self.plan, self.open_for) = (None, None);
+            self.outgrown = true;
         }
         void
     }
 
-    /// Takes a person's word for the plan that waits. It is taken once: what becomes of the annotation afterwards changes nothing.
-    /// `true` when it was given just now.
+    /// Takes a person's word for the plan that waits. It is taken once: what becomes of the annotation afterwards changes nothing, and
+    /// one that is just left standing says nothing of a later plan, though that may have the same digest: in a root that was emptied and
+    /// is filled again with the same numbers, say. `true` when it was given just now.
     pub(crate) fn approve(&mut self, policy: &StateEpochPolicy, now: Timestamp) -> bool {
         let word = policy.annotations().get(APPROVE_ANNOTATION);
-        let approved = self.waiting_plan(policy).is_some_and(|plan| word == Some(&plan.digest));
+        self.used.take_if(|used| word != Some(used));
+        let approved = self.used.is_none() && self.waiting_plan(policy).is_some_and(|plan| word == Some(&plan.digest));
         if approved && let Some(plan) = &mut self.plan {
             plan.approved_at = Some(now);
+            self.used = Some(plan.digest.clone());
         }
         approved
     }
@@ -97,20 +113,49 @@ impl Observed {
             let message = format!("plan {} was approved: its prune begins as soon as it can", plan.digest);
             return Some(Said::new(PruneHealthy::Running, message));
         }
+        if self.outgrown || (self.open_for.is_some() && self.open_plan(policy).is_none()) {
+            return Some(void_said(policy));
+        }
         let said = self.pruned.as_ref().filter(|said| is_waiting(said.reason))?;
-        let Some(plan) = self.open_plan(policy) else {
-            let message =
-                "the policy has changed, so the plan that waited for approval is void: the next prune makes another";
-            return Some(Said::new(PruneHealthy::Pending, message));
-        };
-        let other = policy.annotations().get(APPROVE_ANNOTATION).filter(|word| **word != plan.digest);
-        let note = other.map(|word| {
-            let word: String = word.chars().take(MAX_REPEATED).collect();
-            format!("{}approves {word:?}, which is another plan than this", note())
+        let Some(plan) = self.open_plan(policy) else { return Some(void_said(policy)) };
+        let word = policy.annotations().get(APPROVE_ANNOTATION);
+        let note = word.and_then(|word| {
+            if *word != plan.digest {
+                let word: String = word.chars().take(MAX_REPEATED).collect();
+                return Some(format!("{}approves {word:?}, which is another plan than this", note()));
+            }
+            (self.used.as_ref() == Some(word)).then(|| format!("{}{USED}", note()))
         });
         let message = format!("{}{}", said.message, note.unwrap_or_default());
         self.waiting_plan(policy).map(|_| Said::new(said.reason, message))
     }
+}
+
+/// What is said after a change of the policy that a plan did not outlive.
+fn void_said(policy: &StateEpochPolicy) -> Said<PruneHealthy> {
+    let void = "the policy has changed, so the plan that it was made for, and any approval of it, is void";
+    match &policy.spec.prune.schedule {
+        Some(_) => {
+            Said::new(PruneHealthy::Pending, format!("{void}: the next prune makes another (status.prune.nextRunAt)"))
+        }
+        None => Said::new(
+            PruneHealthy::NotScheduled,
+            format!(
+                "{void}. spec.prune.schedule is not set, so nothing makes another by itself: {}",
+                ask_for_a_prune(policy)
+            ),
+        ),
+    }
+}
+
+/// How to have a prune run that no schedule brings.
+#[must_use]
+pub(crate) fn ask_for_a_prune(policy: &StateEpochPolicy) -> String {
+    let (namespace, name) = (policy.namespace().unwrap_or_default(), policy.name_any());
+    // A value that was honoured before never runs again.
+    format!(
+        "ask for one with `kubectl -n {namespace} annotate --overwrite sep {name} {RUN_ANNOTATION}=prune@$(date +%s)`"
+    )
 }
 
 /// What the rules want to know of a plan that is remembered.

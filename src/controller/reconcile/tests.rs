@@ -11,6 +11,7 @@ use super::*;
 use crate::api::status::{PlanRange, PlanStatus};
 use crate::api::{APPROVE_ANNOTATION, StateEpochPolicyStatus};
 use crate::controller::answer::NoAnswer;
+use crate::controller::schedules::After;
 use crate::controller::status_task::Destination;
 use crate::controller::stores::Stores;
 use crate::controller::workbench::shown;
@@ -63,7 +64,7 @@ async fn a_request_is_recorded_when_its_run_begins_and_not_before() {
     assert_eq!(handle.observed.borrow().last_run_request, None, "there is no store yet: a restart must still find it");
     desk.opens(&handle);
     // Somebody else's run is under way, so this one waits.
-    let _permit = Arc::clone(&desk.reconciler.context.runs).try_acquire_owned().unwrap();
+    let _permit = desk.reconciler.context.audits.try_acquire().unwrap();
     desk.look(&Desk::policy(Some("audit@1"), false));
     let observed = handle.observed.borrow().clone();
     assert_eq!(observed.last_run_request.as_deref(), Some("audit@1"));
@@ -143,6 +144,39 @@ async fn a_slot_that_only_looks_at_a_waiting_plan_is_no_run_in_the_status() {
     assert_eq!(handle.schedules.lock().unwrap().running, Some(RunKind::Prune));
     assert_eq!(handle.observed.borrow().prune, before);
     assert!(promised.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_by_itself_is_looked_at_in_time_and_let_go_of_with_its_plan() {
+    for (case, changed) in [("the plan stands", false), ("the policy has changed", true)] {
+        let desk = Desk::new();
+        let handle = desk.look(&with_a_plan(None, true));
+        // As it is when a run of the plan has ended at a limit.
+        let now = desk.reconciler.context.monotonic.now();
+        {
+            let mut schedules = handle.schedules.lock().unwrap();
+            schedules.prune.requested = false;
+            schedules.prune.again.ended(After::Limit, now);
+        }
+        handle.observed.send_modify(|observed| observed.prune.phase = Some(Phase::Stopped));
+        desk.opens(&handle);
+        let wait = desk.reconciler.look(&handle, false);
+        assert_eq!(observed_phase(&handle), Some(Phase::Stopped), "{case}: not before its time");
+        assert!(wait < Duration::from_secs(20), "{case}: {wait:?}");
+        tokio::time::advance(wait).await;
+        if changed {
+            let mut policy = (*handle.current()).clone();
+            policy.metadata.generation = Some(7);
+            handle.policy.send_replace(Arc::new(policy));
+        }
+        desk.reconciler.look(&handle, false);
+        let running = handle.schedules.lock().unwrap().running == Some(RunKind::Prune);
+        assert_eq!(running, !changed, "{case}");
+    }
+}
+
+fn observed_phase(handle: &Handle) -> Option<Phase> {
+    handle.observed.borrow().prune.phase
 }
 
 /// Keeps what it is told to write.

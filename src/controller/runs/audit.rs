@@ -15,10 +15,16 @@ use crate::controller::context::Context;
 use crate::controller::notices::Reason;
 use crate::controller::observed::{Said, told_by_audit};
 use crate::controller::registry::Handle;
+use crate::controller::schedules::After;
 use crate::controller::supervise::FAULT;
 
-/// Runs one audit. Whatever comes of it is observed; nothing is written to the store.
-pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
+/// Runs one audit, when its turn has come. Whatever comes of it is observed; nothing is written to the store.
+pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> After {
+    let turn = super::permit(context, RunKind::Audit, cancel).await;
+    if turn.is_none() && handle.cancel.is_cancelled() {
+        // The status says that it waits for its turn: the next operator owes it.
+        return After::Over;
+    }
     let started = context.clock.now();
     handle.observed.send_if_modified(|observed| observed.begins(RunKind::Audit, Phase::Running, started));
     let outcome = attempt(context, handle, cancel).await;
@@ -27,6 +33,7 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &C
         Ok(report) => succeeded(context, handle, &report, started, finished),
         Err(failure) => failed(context, handle, failure, started, finished),
     }
+    After::Over
 }
 
 /// Why an audit says nothing.
@@ -43,13 +50,19 @@ async fn attempt(
     let policy = handle.current();
     let invalid = |error: validate::Invalid| Failure { phase: Phase::Failed, message: error.to_string() };
     let settings = validate::audit_settings(&policy.spec).map_err(invalid)?;
-    let stores = cancel.run_until_cancelled(super::stores(context, handle)).await;
-    let stores = stores.ok_or_else(|| failure(handle, &AuditError::Cancelled))?;
-    let stores = stores.map_err(|message| Failure { phase: Phase::Failed, message })?;
-    let rules =
-        AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(settings.deadline) };
+    let begun = context.monotonic.now();
+    let late = || failure(handle, &AuditError::DeadlineExceeded { deadline: settings.deadline });
+    let opened = tokio::time::timeout(settings.deadline, super::stores(context, handle));
+    let opened = cancel.run_until_cancelled(opened).await.ok_or_else(|| failure(handle, &AuditError::Cancelled))?;
+    let stores = opened.map_err(|_| late())?.map_err(|message| Failure { phase: Phase::Failed, message })?;
+    // What it took to open the store is part of the audit.
+    let deadline = settings.deadline.saturating_sub(context.monotonic.now().saturating_sub(begun));
+    let rules = AuditRules { plan: settings.rules, stalled_after: settings.stalled_after, deadline: Some(deadline) };
     let audited = epochwarden_store::audit::run(&stores.runs, &rules, context.clock.as_ref(), cancel, &|_| {}).await;
-    audited.map_err(|error| failure(handle, &error))
+    audited.map_err(|error| match error {
+        AuditError::DeadlineExceeded { .. } => late(),
+        error => failure(handle, &error),
+    })
 }
 
 fn failure(handle: &Handle, error: &AuditError) -> Failure {
@@ -122,8 +135,9 @@ fn failed(context: &Context, handle: &Handle, failure: Failure, started: Timesta
 }
 
 /// The task of an audit has panicked.
-pub(super) fn fell(context: &Context, handle: &Handle) {
+pub(super) fn fell(context: &Context, handle: &Handle) -> After {
     let finished = context.clock.now();
     let started = handle.observed.borrow().audit.started_at.unwrap_or(finished);
     failed(context, handle, Failure { phase: Phase::Failed, message: FAULT.into() }, started, finished);
+    After::Over
 }

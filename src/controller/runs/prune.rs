@@ -1,58 +1,74 @@
 //! One prune of a policy, from its settings to what was observed.
 
+mod permission;
 mod told;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use epochwarden_core::approval::Gate;
 use epochwarden_core::duration::format_duration;
 use epochwarden_core::{Epoch, ShownEpoch};
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{
-    Approval, ApprovedState, Identity, Permission, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules,
-    Stop,
+    Approval, ApprovedState, Identity, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules, Stop,
 };
 use jiff::Timestamp;
-use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use self::permission::StillWanted;
 use self::told::Told;
 use super::Ended;
 use crate::api::condition::{PruneHealthy, Reason as _, StoreReady};
 use crate::api::spec::Approval as Approves;
 use crate::api::status::{EpochsStatus, Phase, PlanStatus, RunKind};
 use crate::api::{StateEpochPolicy, validate};
-use crate::controller::answer::answer;
 use crate::controller::context::Context;
 use crate::controller::notices::Reason;
 use crate::controller::observed::{Observed, frozen};
 use crate::controller::registry::Handle;
+use crate::controller::schedules::After;
 use crate::controller::stores::{self, NotReady, Stores, Writing};
 use crate::controller::supervise::FAULT;
 
-/// Runs one prune. Whatever comes of it is observed.
-pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
+/// Runs one prune, when it may begin and its turn has come. Whatever comes of it is observed.
+pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> After {
+    let asked = context.clock.now();
+    let owed = handle.observed.borrow().is_owed();
+    let (policy, plan, permit) = loop {
+        let policy = handle.current();
+        let plan = handle.observed.borrow().open_plan(&policy).cloned();
+        let permission = StillWanted { context, handle, policy: &policy };
+        let ready = permission::ready(&permission, plan.as_ref(), owed, cancel).await;
+        let permit = match &ready {
+            Ok(()) => super::permit(context, RunKind::Prune, cancel).await,
+            Err(_) => None,
+        };
+        let Some(permit) = permit else {
+            // Then what the status says of it stands: that it waits for its turn, or is owed.
+            if owed || handle.cancel.is_cancelled() {
+                return After::Unasked;
+            }
+            let told = ready.err().unwrap_or_else(|| Told::refused(&PruneError::Cancelled));
+            return conclude(context, handle, &policy, told, None, (asked, context.clock.now()));
+        };
+        // Its turn may have been long in coming.
+        let unchanged = handle.current().metadata.generation == policy.metadata.generation;
+        if unchanged && handle.observed.borrow().open_plan(&policy) == plan.as_ref() {
+            break (policy, plan, permit);
+        }
+    };
+    let permission = StillWanted { context, handle, policy: &policy };
     let started = context.clock.now();
-    let policy = handle.current();
     handle.observed.send_if_modified(|observed| {
         // One that only looks whether a waiting plan still may was not begun in the eyes of the status.
         observed.prune.phase == Some(Phase::Pending) && observed.begins(RunKind::Prune, Phase::Running, started)
     });
-    let outcome = attempt(context, handle, &policy, cancel).await;
+    let outcome = attempt(&permission, plan.as_ref(), cancel).await;
+    drop(permit);
     let finished = context.clock.now();
     let (mut told, report) = match outcome {
         Ok(report) => {
-            match &report.outcome {
-                PruneOutcome::Stopped { stop: Stop::Store { class, .. } } => store_failed(handle, *class),
-                PruneOutcome::Stopped { stop: Stop::OwnerChanged } => store_failed(handle, ErrorClass::RootConflict),
-                // What could not be deleted may have failed for the credentials: then others are tried as soon as there are any.
-                PruneOutcome::PartlyFailed => store_failed(handle, ErrorClass::AccessDenied),
-                PruneOutcome::Held { reason, .. } if *reason == ErrorClass::UnknownLayout.as_str() => {
-                    store_failed(handle, ErrorClass::UnknownLayout);
-                }
-                _ => {}
-            }
+            doubt(handle, &report.outcome);
             (Told::of(&handle.name, &report, handle.observed.borrow().plan.as_ref()), Some(report))
         }
         Err(told) => (told, None),
@@ -60,20 +76,36 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &C
     if told.phase == Phase::Stopped && handle.cancel.is_cancelled() {
         told = Told::interrupted();
     }
-    conclude(context, handle, &policy, told, report.as_ref(), (started, finished));
+    conclude(context, handle, &policy, told, report.as_ref(), (started, finished))
 }
 
+/// Has looked at again what the end of a run leaves in doubt.
+fn doubt(handle: &Handle, outcome: &PruneOutcome) {
+    match outcome {
+        PruneOutcome::Stopped { stop: Stop::Store { class, .. } } => store_failed(handle, *class),
+        PruneOutcome::Stopped { stop: Stop::OwnerChanged } => store_failed(handle, ErrorClass::RootConflict),
+        // What could not be deleted may have failed for the credentials: then others are tried as soon as there are any.
+        PruneOutcome::PartlyFailed => store_failed(handle, ErrorClass::AccessDenied),
+        PruneOutcome::Held { reason, .. } if *reason == ErrorClass::UnknownLayout.as_str() => {
+            store_failed(handle, ErrorClass::UnknownLayout);
+        }
+        _ => {}
+    }
+}
+
+/// `plan` is the one that is open; where it is approved, that is written down.
 async fn attempt(
-    context: &Arc<Context>,
-    handle: &Arc<Handle>,
-    policy: &StateEpochPolicy,
+    permission: &StillWanted<'_>,
+    plan: Option<&PlanStatus>,
     cancel: &CancellationToken,
 ) -> Result<PruneReport, Told> {
+    let StillWanted { context, handle, policy } = permission;
     let settings = validate::prune_settings(&policy.spec).map_err(|error| Told::failure(error.to_string()))?;
-    let Some(stores) = cancel.run_until_cancelled(clients(context, handle, settings.dry_run)).await else {
-        return Err(Told::refused(&PruneError::Cancelled));
-    };
-    let (stores, _writing) = stores?;
+    let begun = context.monotonic.now();
+    let late = || Told::refused(&PruneError::DeadlineExceeded { deadline: settings.deadline });
+    let opened = tokio::time::timeout(settings.deadline, clients(context, handle, settings.dry_run));
+    let opened = cancel.run_until_cancelled(opened).await.ok_or_else(|| Told::refused(&PruneError::Cancelled))?;
+    let (stores, _writing) = opened.map_err(|_| late())??;
     let seen = handle.observed.borrow().seen;
     let identity = Identity {
         policy: Some(handle.owner_record(context)),
@@ -86,19 +118,15 @@ async fn attempt(
         dry_run: settings.dry_run,
         max_objects: settings.max_objects,
         max_keys_per_second: Some(settings.max_keys_per_second),
-        deadline: settings.deadline,
+        // What it took to open the store is part of the prune.
+        deadline: settings.deadline.saturating_sub(context.monotonic.now().saturating_sub(begun)),
     };
-    let permission = StillWanted { context, handle, policy };
-    let plan = handle.observed.borrow().open_plan(policy).cloned();
     let gate = Gate {
         manual: settings.approval == Approves::Manual,
         hold_above: Some(settings.hold_above),
-        approved: plan.as_ref().is_some_and(|plan| plan.approved_at.is_some()),
-        frozen: plan.as_ref().map(frozen),
+        approved: plan.is_some_and(|plan| plan.approved_at.is_some()),
+        frozen: plan.map(frozen),
     };
-    if let Some(plan) = plan.filter(|_| gate.approved) {
-        written_down(handle, policy, &plan, settings.deadline, cancel).await?;
-    }
     let progress = |progress| {
         if let PruneProgress::Deleting { done, total } = progress {
             handle.observed.send_if_modified(|observed| {
@@ -119,7 +147,7 @@ async fn attempt(
         &rules,
         &identity,
         Approval::Gate(gate),
-        &permission,
+        permission,
         &context.clock,
         cancel,
         &progress,
@@ -128,35 +156,11 @@ async fn attempt(
         if let Some(class) = error.class() {
             store_failed(handle, class);
         }
-        Told::refused(&error)
+        match error {
+            PruneError::DeadlineExceeded { .. } => late(),
+            error => Told::refused(&error),
+        }
     })
-}
-
-/// Waits until the status in the cluster shows the approval: were it lost with this process, the annotation may be gone by then, and what
-/// is left of a plan that was begun proves nothing.
-async fn written_down(
-    handle: &Handle,
-    policy: &StateEpochPolicy,
-    plan: &PlanStatus,
-    deadline: std::time::Duration,
-    cancel: &CancellationToken,
-) -> Result<(), Told> {
-    let (mut approved, mut current) = (handle.approved.subscribe(), handle.policy.subscribe());
-    let shown = async {
-        tokio::select! {
-            shown = approved.wait_for(|digest| digest.as_deref() == Some(plan.digest.as_str())) => shown.is_ok(),
-            // Then the plan is void, and nobody writes it any more.
-            _ = current.wait_for(|now| now.metadata.generation != policy.metadata.generation) => false,
-        }
-    };
-    match cancel.run_until_cancelled(tokio::time::timeout(deadline, shown)).await {
-        Some(Ok(true)) => Ok(()),
-        Some(Err(_)) => {
-            let message = "its approval could not be written to the status, so nothing is deleted: see the log";
-            Err(Told::failure(format!("plan {} is still there: {message}", plan.digest)))
-        }
-        Some(Ok(false)) | None => Err(Told::refused(&PruneError::Cancelled)),
-    }
 }
 
 /// The clients of a prune; of one that deletes, those of a root that is claimed and was probed.
@@ -181,50 +185,11 @@ fn store_failed(handle: &Handle, class: ErrorClass) {
     super::store_failed(handle, class);
 }
 
-/// The policy as the API server has it: an operator that is cut off from it must not go on for long.
-struct StillWanted<'a> {
-    context: &'a Context,
-    handle: &'a Handle,
-    policy: &'a StateEpochPolicy,
-}
-
-#[async_trait]
-impl Permission for StillWanted<'_> {
-    async fn ask(&self) -> Result<(), Stop> {
-        let not = |message: &str| Err(Stop::NotPermitted { message: message.to_owned() });
-        if !self.handle.may_run() {
-            self.handle.owed.denied();
-            let message = "the store cannot be used any more: see the condition StoreReady".to_owned();
-            return Err(Stop::CannotAsk { message });
-        }
-        let namespace = self.policy.namespace().unwrap_or_default();
-        let api = Api::<StateEpochPolicy>::namespaced(self.context.client.clone(), &namespace);
-        let now = match answer(api.get_opt(&self.policy.name_any())).await {
-            Ok(Some(now)) => now,
-            Ok(None) => return not("the policy was deleted"),
-            Err(error) => {
-                let message = format!("the API server could not be asked whether the prune is still wanted: {error}");
-                return Err(Stop::CannotAsk { message });
-            }
-        };
-        if now.uid() != self.policy.uid() {
-            return not("the policy was deleted and created again");
-        }
-        if now.metadata.generation != self.policy.metadata.generation {
-            return not("the policy has changed: what is left is planned by its new rules");
-        }
-        if now.spec.suspend || now.spec.prune.suspend {
-            return not("prune was suspended");
-        }
-        Ok(())
-    }
-}
-
 /// The task of a prune has panicked.
-pub(super) fn fell(context: &Context, handle: &Handle) {
+pub(super) fn fell(context: &Context, handle: &Handle) -> After {
     let finished = context.clock.now();
     let started = handle.observed.borrow().prune.started_at.unwrap_or(finished);
-    conclude(context, handle, &handle.current(), Told::failure(FAULT.into()), None, (started, finished));
+    conclude(context, handle, &handle.current(), Told::failure(FAULT.into()), None, (started, finished))
 }
 
 /// What the status shows of the epochs and the plan by what a run has found.
@@ -267,14 +232,17 @@ fn conclude(
     mut told: Told,
     report: Option<&PruneReport>,
     (started, finished): (Timestamp, Timestamp),
-) {
+) -> After {
+    let after = told.goes_on(&handle.current(), report, &handle.observed.borrow());
+    // In the eyes of the status, one that is owed has not come to its end.
+    let phase = if told.owed { Phase::Pending } else { told.phase };
     let waits = told.phase == Phase::AwaitingApproval;
     let goes_on = waits && report.is_some_and(|report| report.frozen_stands);
     let mut transition = !goes_on;
     handle.observed.send_modify(|observed| {
         if let Some(report) = report {
             told.or_falling_behind(report, &mut observed.backlog);
-            observe(observed, policy, told.phase, report);
+            observe(observed, policy, phase, report);
         }
         if goes_on {
             goes_on_waiting(observed, &told, finished);
@@ -289,8 +257,9 @@ fn conclude(
         // Also that of an earlier run, which may have ended before it could tell of it.
         let floor = Some(observed.seen.floor).filter(|floor| *floor > Epoch::default());
         let prune = &mut observed.prune;
-        prune.phase = Some(told.phase);
-        (prune.started_at, prune.finished_at) = (Some(started), Some(finished));
+        prune.phase = Some(phase);
+        let interrupted = told.phase == Phase::Pending;
+        (prune.started_at, prune.finished_at) = (Some(started), Some(finished).filter(|_| !interrupted));
         prune.message = Some(told.message.clone());
         prune.progress = None;
         if let Some(report) = report {
@@ -322,6 +291,7 @@ fn conclude(
             tracing::info!(namespace, policy, phase = phase.as_str(), took, "the prune ended: {message}");
         }
     }
+    after
 }
 
 fn count(context: &Context, handle: &Handle, phase: Phase, held: Option<&'static str>, report: Option<&PruneReport>) {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use epochwarden_core::schedule::LastRun;
 use epochwarden_store::Root;
 use epochwarden_testkit::fault::{FaultStore, Operation};
 use serde_json::json;
@@ -16,8 +17,12 @@ fn begin(bench: &Bench, kind: RunKind) {
     schedules.slot(kind).started(None, "2026-01-01T00:00:00Z".parse().unwrap());
     schedules.running = Some(kind);
     drop(schedules);
-    let permit = Arc::clone(&bench.context.runs).try_acquire_owned().ok();
-    start(&bench.context, &bench.handle, kind, permit);
+    start(&bench.context, &bench.handle, kind);
+}
+
+/// Lets this time pass.
+async fn wait(time: Duration) {
+    tokio::time::sleep_until(tokio::time::Instant::now() + time).await;
 }
 
 async fn end(bench: &Bench) {
@@ -40,7 +45,7 @@ async fn an_audit_that_panics_has_failed_and_the_next_one_runs() {
     let said = seen.audited.unwrap();
     assert_eq!((said.reason, said.message.as_str()), (AuditClean::Failed, FAULT));
     assert_eq!(seen.history.len(), 1);
-    assert_eq!(bench.context.runs.available_permits(), 1, "its permit is another run's now");
+    assert_eq!(bench.context.audits.available_permits(), 1, "its permit is another run's now");
 
     begin(&bench, RunKind::Audit);
     end(&bench).await;
@@ -72,7 +77,7 @@ async fn even_a_run_whose_end_panics_leaves_its_policy_able_to_run() {
     bench.clock.break_for(2);
     begin(&bench, RunKind::Audit);
     end(&bench).await;
-    assert_eq!(bench.context.runs.available_permits(), 1);
+    assert_eq!(bench.context.audits.available_permits(), 1);
     begin(&bench, RunKind::Audit);
     end(&bench).await;
     assert_eq!(observed(&bench).audited.unwrap().reason, AuditClean::Clean);
@@ -130,4 +135,52 @@ async fn suspending_the_prune_is_nothing_to_an_audit() {
     bench.handle.policy.send_replace(Arc::new(workbench::policy(&suspended, None)));
     tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(observed(&bench).audit.phase, Some(Phase::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_run_of_one_kind_keeps_none_of_the_other_waiting_and_none_of_its_own_beyond_its_deadline() {
+    for (slow_kind, other) in [(RunKind::Prune, RunKind::Audit), (RunKind::Audit, RunKind::Prune)] {
+        let bench = slow(&json!({ "prune": { "deadline": "10m" }, "audit": { "deadline": "10m" } }));
+        begin(&bench, slow_kind);
+        wait(Duration::from_secs(5)).await;
+        assert_eq!(bench.context.permits(slow_kind).available_permits(), 0, "the store takes an hour to list");
+
+        // Another policy, of the same operator.
+        let quick = bench.neighbour();
+        quick.seal(7).await;
+        begin(&quick, other);
+        end(&quick).await;
+        assert_eq!(observed(&quick).history.len(), 1, "{other:?} has waited for {slow_kind:?}");
+        begin(&quick, slow_kind);
+        wait(Duration::from_mins(5)).await;
+        assert_eq!(observed(&quick).history.len(), 1, "there is one permit, and it is taken");
+        wait(Duration::from_mins(6)).await;
+        assert_eq!(observed(&quick).history.len(), 2, "the deadline of the slow one is over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_its_turn_ends_with_a_suspension_and_with_the_operator() {
+    for kind in [RunKind::Prune, RunKind::Audit] {
+        let bench = Bench::new(&Hands::at("2026-01-01T00:00:00Z"), &json!({}));
+        let _taken = bench.context.permits(kind).try_acquire().unwrap();
+        begin(&bench, kind);
+        wait(Duration::from_secs(5)).await;
+        bench.handle.policy.send_replace(Arc::new(workbench::policy(&json!({ "suspend": true }), None)));
+        end(&bench).await;
+        assert_eq!(observed(&bench).history[0].result, Phase::Stopped);
+
+        let bench = Bench::new(&Hands::at("2026-01-01T00:00:00Z"), &json!({}));
+        let _taken = bench.context.permits(kind).try_acquire().unwrap();
+        bench.handle.observed.send_modify(|observed| {
+            observed.begins(kind, Phase::Pending, bench.context.clock.now());
+        });
+        begin(&bench, kind);
+        wait(Duration::from_secs(5)).await;
+        bench.handle.cancel.cancel();
+        end(&bench).await;
+        let left = observed(&bench);
+        assert!(left.history.is_empty(), "it has not begun");
+        assert!(matches!(left.schedules().slot(kind).remembered.last, LastRun::Unfinished { .. }), "it is owed");
+    }
 }

@@ -216,7 +216,8 @@ async fn a_listing_that_a_run_has_overtaken_is_thrown_away() {
 async fn no_more_than_a_bounded_number_of_checks_is_under_way_and_none_waits_for_a_run() {
     let bench = bench();
     bench.seal(7).await;
-    let _runs = Arc::clone(&bench.context.runs).try_acquire_owned().unwrap();
+    let _prunes = bench.context.prunes.try_acquire().unwrap();
+    let _audits = bench.context.audits.try_acquire().unwrap();
     let all = bench.context.seal_checks.acquire_many(u32::try_from(CHECKS).unwrap()).await.unwrap();
     let task = tokio::spawn(run(Arc::clone(&bench.context), Arc::clone(&bench.handle)));
     wait(Duration::from_mins(10)).await;

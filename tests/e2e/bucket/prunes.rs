@@ -9,7 +9,7 @@ use epochwarden_testkit::proxy::{Answer, Hits};
 use epochwarden_testkit::s3server::S3Server;
 use futures::future::try_join_all;
 
-use super::{Stage, prune};
+use super::{Stage, prune, runs};
 use crate::support::cluster;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
@@ -98,6 +98,60 @@ async fn keys_that_a_bulk_delete_refuses_are_named_and_tried_again() -> Result<(
     let (phase, reason, message) = prune(&policy, "prune@2").await?;
     ensure!((phase.as_str(), reason.as_str()) == ("Succeeded", "Succeeded"), "{phase} {reason}: {message}");
     stage.epochs_are(&[4]).await
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_deleted_makes_one_run_a_slot_of_an_approved_plan_and_holds_up_no_later_one() -> Result<()>
+{
+    let (namespace, _operator) = desk("stuck").await?;
+    let stage = Stage::set(cluster().await?, &namespace, "orders", 4).await?;
+    let mut spec = stage.spec();
+    spec["fence"].take();
+    // Its slots are the requests below.
+    spec["prune"]["schedule"] = "@yearly".into();
+    spec["prune"]["approval"] = "Manual".into();
+    let policy = Policy::apply(stage.cluster, &namespace, "orders", spec).await?;
+    policy.wait_for("StoreReady", "Reachable").await?;
+    let folder = tempfile::tempdir()?;
+    let stuck = Undeletable::new(&stage, folder.path(), "epoch=2/vnode=1/partial.bin").await?;
+    stage.proxy.on(BULK.0, BULK.1).rewrite(move |answer| stuck.refuse(answer));
+
+    prune(&policy, "prune@1").await?;
+    let digest = policy.status().await?["plan"]["digest"].as_str().context("no plan")?.to_owned();
+    let word = format!("epochwarden.io/approve-plan={digest}");
+    // And it is left standing.
+    policy.kubectl(&["annotate", "sep", "orders", &word]).await?;
+    policy.wait_for("PruneHealthy", "PartlyFailed").await?;
+    ensure!(runs(&policy.status().await?) == 2, "{:#}", policy.status().await?["history"]);
+    for slot in 2..=4 {
+        let (phase, reason, message) = prune(&policy, &format!("prune@{slot}")).await?;
+        ensure!((phase.as_str(), reason.as_str()) == ("PartlyFailed", "PartlyFailed"), "{phase} {reason}: {message}");
+        // Were there another run to come of it, this one would come after it.
+        policy.ask(&format!("audit@{slot}")).await?;
+        let audits = |status: &serde_json::Value| {
+            (status["lastRunRequest"] == format!("audit@{slot}") && status["audit"]["phase"] == "Succeeded")
+                .then_some(())
+        };
+        policy.wait_until("an audit", audits).await?;
+        let status = policy.status().await?;
+        let prunes = status["history"].as_array().into_iter().flatten().filter(|run| run["kind"] == "Prune").count();
+        ensure!(prunes == slot + 1, "{:#}", status["history"]);
+        ensure!(status["plan"]["digest"] == digest.as_str(), "{:#}", status["plan"]);
+    }
+
+    // The pipeline goes on: what failed once more waits together with what is to go by now.
+    stage.bucket.seal(5..=6, 4).await?;
+    let (_, reason, _) = prune(&policy, "prune@5").await?;
+    ensure!(reason == "PartlyFailed", "{reason}");
+    let (_, reason, message) = prune(&policy, "prune@6").await?;
+    ensure!(reason == "AwaitingApproval" && message.contains("3 epochs"), "{reason}: {message}");
+    stage.proxy.clear();
+    let next = policy.status().await?["plan"]["digest"].as_str().context("no plan")?.to_owned();
+    policy
+        .kubectl(&["annotate", "--overwrite", "sep", "orders", &format!("epochwarden.io/approve-plan={next}")])
+        .await?;
+    policy.wait_for("PruneHealthy", "Succeeded").await?;
+    stage.epochs_are(&[6]).await
 }
 
 /// A fault that passes while the store's client tries again: the prune is none the worse.

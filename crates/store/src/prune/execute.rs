@@ -23,7 +23,7 @@ const BATCH_TAKES: Duration = Duration::from_secs(10);
 impl Run<'_> {
     /// Deletes. What was found so far is in `prepared`.
     pub(super) async fn carry_out(&self, prepared: Prepared) -> PruneReport {
-        let Prepared { mut report, mut deletions, owner, mut listed } = prepared;
+        let Prepared { mut report, mut deletions, owner, mut listed, more } = prepared;
         let mut allowance = Allowance { objects: self.rules.max_objects, first: true };
         let total = Remainder::of(&deletions).objects;
         deletions.reverse();
@@ -47,7 +47,7 @@ impl Run<'_> {
         if let Some(stop) = stop {
             report.outcome = PruneOutcome::Stopped { stop };
         }
-        report.end(self.clock.now(), self.root.requests())
+        report.end(self.clock.now(), self.root.requests(), more)
     }
 
     /// Whether the next batch may be deleted now: asks the registers and the caller again, and in that order, since the caller's word is

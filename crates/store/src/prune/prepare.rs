@@ -22,6 +22,8 @@ pub(super) struct Prepared {
     pub(super) owner: u64,
     /// When the listing was begun.
     pub(super) listed: Instant,
+    /// Whether the plan deletes more than what an approval covers.
+    pub(super) more: bool,
 }
 
 /// What the owner record says to a run.
@@ -63,11 +65,13 @@ impl Run<'_> {
             PruneOutcome::Succeeded => plan.into_deletions().unwrap_or_default(),
             _ => Vec::new(),
         };
+        let planned = deletions.len();
         if let Some(approved) = &approved {
             deletions.retain(|deletion| approved.epochs.contains(&deletion.epoch()));
         }
+        let more = deletions.len() < planned;
         let Some(highest) = deletions.last().map(Deletion::epoch) else {
-            return Ok(Prepared { report, deletions, owner: 0, listed });
+            return Ok(Prepared { report, deletions, owner: 0, listed, more });
         };
         let owner = self.claim(claim).await?;
         crash::point("prune-claimed");
@@ -83,7 +87,7 @@ impl Run<'_> {
         if let Some(stop) = stop {
             report.outcome = PruneOutcome::Stopped { stop };
             report.remainder = Remainder::of(&deletions);
-            return Ok(Prepared { report, deletions: Vec::new(), owner, listed });
+            return Ok(Prepared { report, deletions: Vec::new(), owner, listed, more });
         }
         crash::point("prune-before-floor");
         // A deleted epoch lies below the newest sealed one, so there is a number above it.
@@ -92,7 +96,7 @@ impl Run<'_> {
         let floor = self.publish_floor(&reading, before, digest).await?;
         report.floor = Some(self.registers.root().numbering().show(floor));
         crash::point("prune-floor-published");
-        Ok(Prepared { report, deletions, owner, listed })
+        Ok(Prepared { report, deletions, owner, listed, more })
     }
 
     /// Refuses the root of another policy before anything is even listed, and a lost register. Claiming comes later, with the first write.

@@ -58,10 +58,10 @@ pub struct PruneReport {
 /// How far an approved plan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApprovedState {
-    /// The run stopped before its end: the next one goes on with it.
+    /// The run stopped before its end, or some of it could not be deleted: the next one goes on with it.
     Rest,
-    /// All of it was tried. What failed is planned again, with whatever is to go by then: one key that cannot be deleted holds up no later
-    /// plan.
+    /// All of it is gone; or what is left failed once more, and other epochs are to go by now. Then it is planned again together with
+    /// those: one key that cannot be deleted holds up no later plan.
     Finished,
 }
 
@@ -135,6 +135,26 @@ pub enum Stop {
         /// What happened.
         message: String,
     },
+}
+
+impl Stop {
+    /// Whether nobody decided it, and it may pass without anybody: what is left should be begun again when it has. A limit is not meant:
+    /// somebody has set it.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::CannotAsk { .. } => true,
+            Self::Store { class, .. } => {
+                matches!(class, ErrorClass::Unreachable | ErrorClass::Conflict | ErrorClass::OutcomeUnknown)
+            }
+            Self::Cancelled
+            | Self::Deadline
+            | Self::MaxObjects
+            | Self::OwnerChanged
+            | Self::NotPermitted { .. }
+            | Self::Held { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Stop {
@@ -219,13 +239,19 @@ impl PruneReport {
         }
     }
 
-    pub(super) fn end(mut self, finished_at: Timestamp, requests: RequestCounts) -> Self {
+    /// The report at its end. `more`: the fresh plan deletes more than an approval covered.
+    pub(super) fn end(mut self, finished_at: Timestamp, requests: RequestCounts, more: bool) -> Self {
         self.finished_at = finished_at;
         self.requests = requests - self.requests;
         if self.outcome == PruneOutcome::Succeeded && self.failed > 0 {
             self.outcome = PruneOutcome::PartlyFailed;
         }
-        if self.approved.is_some() && matches!(self.outcome, PruneOutcome::Succeeded | PruneOutcome::PartlyFailed) {
+        let over = match self.outcome {
+            PruneOutcome::Succeeded => true,
+            PruneOutcome::PartlyFailed => more && self.objects == 0,
+            _ => false,
+        };
+        if self.approved.is_some() && over {
             self.approved = Some(ApprovedState::Finished);
             self.frozen_stands = false;
         }

@@ -69,7 +69,7 @@ fn a_plan_is_open_until_it_was_carried_out_by_what_the_status_says_of_the_run() 
         (Phase::Held, true, true),
         (Phase::Stopped, false, true),
         (Phase::Succeeded, false, false),
-        (Phase::PartlyFailed, false, false),
+        (Phase::PartlyFailed, false, true),
     ] {
         let prune = PruneStatus { phase: Some(phase), ..PruneStatus::default() };
         let approved_plan = PlanStatus { approved_at: Some(at(3)), ..plan() };
@@ -165,5 +165,63 @@ fn what_the_rules_are_told_of_a_plan_lacks_ranges_only_where_there_are_as_many_a
         let frozen = frozen(&PlanStatus { delete: ranges(count), truncated, ..plan() });
         assert_eq!(frozen.truncated, expected, "{count} {truncated}");
         assert_eq!(frozen.delete.first(), Some(&(Epoch::new(0), Epoch::new(1))));
+    }
+}
+
+#[test]
+fn a_word_that_stands_since_an_earlier_plan_is_not_taken_for_a_later_one_of_the_same_digest() {
+    let (with, without) = (policy(Some(DIGEST), 1, None), policy(None, 1, None));
+    let mut observed = waiting();
+    assert!(observed.approve(&with, at(5)));
+    // It was carried out, and by now the same numbers are to go again.
+    observed.prune.phase = Some(Phase::Succeeded);
+    observed.open_for = None;
+    observed = restarted(&observed, &with);
+    observed.begins(RunKind::Prune, Phase::Running, at(6));
+    observed = Observed { used: observed.used.clone(), ..waiting() };
+    for _ in 0..3 {
+        assert!(!observed.approve(&with, at(7)));
+        let (reason, message) = prune_healthy(&with, &observed);
+        assert_eq!(reason, "AwaitingApproval");
+        assert!(message.starts_with("plan d1 waits; ") && message.contains("set it again"), "{message}");
+        observed = restarted(&observed, &with);
+    }
+    // Taken away and set again, it is somebody's word for this one.
+    assert!(!observed.approve(&without, at(8)));
+    assert_eq!(prune_healthy(&without, &observed), ("AwaitingApproval".into(), "plan d1 waits".into()));
+    assert!(observed.approve(&with, at(9)));
+    assert!(!observed.approve(&with, at(9)), "it was taken before");
+}
+
+#[test]
+fn after_a_change_of_the_policy_it_says_who_makes_the_next_plan() {
+    for (schedule, reason, words) in [
+        (
+            None,
+            "NotScheduled",
+            "kubectl -n streaming annotate --overwrite sep orders epochwarden.io/run=prune@$(date +%s)",
+        ),
+        (Some("@daily"), "Pending", "the next prune makes another"),
+    ] {
+        let mut changed = policy(None, 2, None);
+        changed.spec.prune.schedule = schedule.map(str::to_owned);
+        let mut rest = waiting();
+        rest.approve(&policy(Some(DIGEST), 1, None), at(5));
+        rest.prune.phase = Some(Phase::Stopped);
+        rest.pruned = Some(Said::new(PruneHealthy::Succeeded, "5 epochs are left; it goes on by itself"));
+        for mut observed in [waiting(), rest] {
+            // Before the first look after the change, and from then on.
+            for _ in 0..2 {
+                let (found, message) = prune_healthy(&changed, &observed);
+                assert_eq!(found, reason);
+                assert!(message.contains("void") && message.contains(words), "{message}");
+                observed.void_plan(&changed);
+            }
+            assert!(!observed.goes_on(&changed));
+            let (found, _) = prune_healthy(&changed, &restarted(&observed, &changed));
+            assert_eq!(found, reason, "the next operator says no less");
+            observed.begins(RunKind::Prune, Phase::Running, at(9));
+            assert_eq!(prune_healthy(&changed, &observed).0, "Running");
+        }
     }
 }

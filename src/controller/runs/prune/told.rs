@@ -4,12 +4,13 @@ use epochwarden_core::plan::{KeepReason, PlanSummary};
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{PruneError, PruneOutcome, PruneReport, Stop};
 
-use crate::api::APPROVE_ANNOTATION;
 use crate::api::condition::{PruneHealthy, Reason as _};
 use crate::api::status::{Phase, PlanStatus};
+use crate::api::{APPROVE_ANNOTATION, StateEpochPolicy};
 use crate::controller::notices::Reason;
-use crate::controller::observed::{Backlog, Said};
+use crate::controller::observed::{Backlog, Observed, Said, ask_for_a_prune};
 use crate::controller::runs::INTERRUPTED;
+use crate::controller::schedules::After;
 use crate::server::PolicyName;
 
 /// How a prune ended, in every form in which it is told.
@@ -22,16 +23,24 @@ pub(super) struct Told {
     pub(super) message: String,
     /// Why nothing may be deleted, in one word.
     pub(super) held: Option<&'static str>,
+    /// Whether it stopped for what nobody decided, and is to begin again when that has passed.
+    pub(super) owed: bool,
 }
 
 impl Told {
     fn new(phase: Phase, reason: PruneHealthy, notice: Option<Reason>, message: String) -> Self {
-        Self { phase, said: Some(Said::new(reason, message.clone())), notice, message, held: None }
+        Self { phase, said: Some(Said::new(reason, message.clone())), notice, message, held: None, owed: false }
     }
 
     /// It could not do its work.
     pub(super) fn failure(message: String) -> Self {
         Self::new(Phase::Failed, PruneHealthy::Failed, Some(Reason::PruneFailed), message)
+    }
+
+    /// It did not begin, because the API server could not be asked, or not be told.
+    pub(super) fn unasked(message: String) -> Self {
+        let told = Self::new(Phase::Stopped, PruneHealthy::Failed, Some(Reason::PruneFailed), message);
+        Self { owed: true, ..told }
     }
 
     /// It deleted nothing, because something is not as it should be.
@@ -41,14 +50,16 @@ impl Told {
 
     /// The operator ended in the middle of it.
     pub(super) fn interrupted() -> Self {
-        Self { phase: Phase::Pending, said: None, notice: None, message: INTERRUPTED.into(), held: None }
+        Self { phase: Phase::Pending, said: None, notice: None, message: INTERRUPTED.into(), held: None, owed: false }
     }
 
     /// A prune that did not take place.
     pub(super) fn refused(error: &PruneError) -> Self {
         let message = error.to_string();
         match error {
-            PruneError::Cancelled => Self { phase: Phase::Stopped, said: None, notice: None, message, held: None },
+            PruneError::Cancelled => {
+                Self { phase: Phase::Stopped, said: None, notice: None, message, held: None, owed: false }
+            }
             error if error.is_refusal() => Self::held(error.class().map_or("NotApproved", ErrorClass::as_str), message),
             _ => Self::failure(message),
         }
@@ -115,14 +126,12 @@ impl Told {
                     .first()
                     .map(|first| format!("; first {}: {}", first.key, first.error))
                     .unwrap_or_default();
-                let message = format!("{done}, and could not delete {failed}{first}; the next run tries again");
+                let message = format!("{done}, and could not delete {failed}{first}");
                 Self::new(Phase::PartlyFailed, PruneHealthy::PartlyFailed, Some(Reason::PruneFailed), message)
             }
             PruneOutcome::Stopped { stop } => {
-                let message = format!(
-                    "{done} and stopped, because {stop}; {} epochs are left for the next run",
-                    report.remainder.epochs
-                );
+                let message =
+                    format!("{done} and stopped, because {stop}; {} epochs are left", report.remainder.epochs);
                 let (reason, notice) = match stop {
                     Stop::OwnerChanged | Stop::Held { .. } => (PruneHealthy::Held, Reason::PruneHeld),
                     Stop::Store { .. } | Stop::CannotAsk { .. } => (PruneHealthy::Failed, Reason::PruneFailed),
@@ -134,9 +143,58 @@ impl Told {
                     Stop::Held { hold, .. } => Some(*hold),
                     _ => None,
                 };
-                Self { held, ..Self::new(Phase::Stopped, reason, Some(notice), message) }
+                let owed = stop.may_pass();
+                Self { held, owed, ..Self::new(Phase::Stopped, reason, Some(notice), message) }
             }
         }
+    }
+
+    /// What becomes of what it has left, by itself or by whose doing; and says so. `policy` is as it is now, `observed` as it was before
+    /// this prune was taken into account.
+    pub(super) fn goes_on(
+        &mut self,
+        policy: &StateEpochPolicy,
+        report: Option<&PruneReport>,
+        observed: &Observed,
+    ) -> After {
+        // The next operator owes it.
+        if self.phase == Phase::Pending {
+            return After::Over;
+        }
+        let outcome = report.map(|report| &report.outcome);
+        let stop = match outcome {
+            Some(PruneOutcome::Stopped { stop }) => Some(stop),
+            _ => None,
+        };
+        let progress = report.is_some_and(|report| report.objects > 0);
+        // Somebody has said yes to all of it, and no schedule would come back to it.
+        let scheduled = policy.spec.prune.schedule.is_some();
+        let rest = observed.approved_plan(policy).is_some() && report.is_none_or(|report| report.frozen_stands);
+        let unwanted = matches!(stop, Some(Stop::Cancelled | Stop::NotPermitted { .. }));
+        let ended = matches!(self.phase, Phase::AwaitingApproval | Phase::Succeeded);
+        let after = match stop {
+            Some(Stop::Store { .. }) if self.owed => After::Failed { progress },
+            _ if self.owed => After::Unasked,
+            _ if ended || unwanted || !rest || scheduled || self.said.is_none() => After::Over,
+            Some(Stop::Deadline | Stop::MaxObjects) => After::Limit,
+            _ => After::Failed { progress },
+        };
+        let next = match (after, outcome) {
+            (After::Limit, _) => "; it goes on by itself in a moment".to_owned(),
+            (After::Unasked, _) => "; it goes on by itself when the API server can be reached".to_owned(),
+            (After::Failed { .. }, _) => "; it is tried again by itself, with growing waits".to_owned(),
+            (After::Over, Some(PruneOutcome::Stopped { .. })) if scheduled => " for the next run".to_owned(),
+            (After::Over, Some(PruneOutcome::PartlyFailed)) if scheduled => "; the next run tries again".to_owned(),
+            (After::Over, Some(PruneOutcome::Stopped { .. } | PruneOutcome::PartlyFailed)) => {
+                format!("; no schedule brings another prune: {}", ask_for_a_prune(policy))
+            }
+            (After::Over, _) => String::new(),
+        };
+        self.message.push_str(&next);
+        if let Some(said) = &mut self.said {
+            said.message.push_str(&next);
+        }
+        after
     }
 
     /// Says so where prune is falling behind, and nothing worse is to be said.

@@ -110,13 +110,60 @@ async fn an_approved_plan_goes_on_after_a_run_that_stopped() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_deleted_does_not_keep_an_approved_plan_open() {
+async fn what_could_not_be_deleted_stays_approved_until_it_fails_again_where_more_is_to_go() {
     let bench = Bench::sealed(1..=4).await;
     let frozen = bench.freeze().await;
     bench.faults.before(Operation::Delete, "epoch=2/vnode=0/*").fail();
-    let report = bench.gated(approved(frozen)).await;
+    let report = bench.gated(approved(frozen.clone())).await;
     assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::PartlyFailed, ((2, 8), (1, 1))));
-    assert_eq!((report.approved, report.frozen_stands), (Some(ApprovedState::Finished), false));
+    assert_eq!((report.approved, report.frozen_stands), (Some(ApprovedState::Rest), true));
+
+    // Nothing else is to go: it is tried as often as somebody runs it, and nobody has to say yes to the same again.
+    for _ in 0..2 {
+        let again = bench.gated(approved(frozen.clone())).await;
+        assert_eq!((again.outcome.clone(), account(&again)), (PruneOutcome::PartlyFailed, ((0, 0), (1, 1))));
+        assert_eq!((again.approved, again.frozen_stands), (Some(ApprovedState::Rest), true));
+    }
+
+    // It holds up no later plan.
+    bench.seal([5, 6]).await;
+    let last = bench.gated(approved(frozen)).await;
+    assert_eq!((last.approved, last.frozen_stands), (Some(ApprovedState::Finished), false));
+    let fresh = bench.gated(manual()).await;
+    assert_eq!((waits(&fresh).0, fresh.plan.totals.epochs), ("AwaitingApproval", 3));
+}
+
+#[tokio::test]
+async fn what_failed_at_first_goes_by_the_same_approval_though_more_is_to_go_by_then() {
+    let bench = Bench::sealed(1..=4).await;
+    let frozen = bench.freeze().await;
+    bench.seal(5..=9).await;
+    bench.faults.before(Operation::Delete, "epoch=2/vnode=0/*").once().fail();
+    let report = bench.gated(approved(frozen.clone())).await;
+    assert_eq!((report.outcome.clone(), report.approved), (PruneOutcome::PartlyFailed, Some(ApprovedState::Rest)));
+    let report = bench.gated(approved(frozen)).await;
+    assert_eq!((report.outcome.clone(), report.approved), (PruneOutcome::Succeeded, Some(ApprovedState::Finished)));
+    assert_eq!(bench.epochs().await, (4..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_what_nobody_decided_may_pass_by_itself() {
+    let message = String::new;
+    let store = |class| Stop::Store { class, message: message() };
+    for (stop, passes) in [
+        (Stop::CannotAsk { message: message() }, true),
+        (store(ErrorClass::Unreachable), true),
+        (store(ErrorClass::AccessDenied), false),
+        (store(ErrorClass::RegisterLost), false),
+        (Stop::Cancelled, false),
+        (Stop::Deadline, false),
+        (Stop::MaxObjects, false),
+        (Stop::OwnerChanged, false),
+        (Stop::NotPermitted { message: message() }, false),
+        (Stop::Held { hold: "EpochRegression", message: message() }, false),
+    ] {
+        assert_eq!(stop.may_pass(), passes, "{stop:?}");
+    }
 }
 
 #[tokio::test]
