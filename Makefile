@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long tools crds fmt clean prerequisites
+.PHONY: help demo test test-long soak tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -26,8 +26,11 @@ demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 
 test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 	@tools/test.sh
 
-test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away
+test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, mutations
 	@tools/test.sh long
+
+soak: prerequisites ## The simulation with ever new seeds, until it is stopped or a promise is broken; EPOCHWARDEN_SEED=N begins at N
+	@cargo test --workspace --test simulation -- --ignored --exact tests::soak --nocapture
 
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh
