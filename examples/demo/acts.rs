@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use epochwarden::api::StateEpochPolicyStatus;
 use epochwarden::api::status::{FindingStatus, Phase, PlanRange, PlanStatus, PruneStatus};
-use epochwarden_core::{Epoch, Version, Vnode, key};
+use epochwarden_core::{Epoch, ShownEpoch, Version, Vnode, key};
 use epochwarden_store::registers::Record;
 use epochwarden_store::{Registers, list_epochs};
 use object_store::{Error, ObjectStoreExt};
@@ -197,10 +197,10 @@ impl Stage<'_> {
         ensure!(!plan.truncated, "the plan is too long for this demo");
         let listed = list_epochs(self.store.root()).await?;
         for range in &plan.delete {
-            let left = listed.iter().find(|epoch| (range.from..=range.to).contains(*epoch));
+            let left = listed.iter().find(|epoch| (range.from.epoch()..=range.to.epoch()).contains(*epoch));
             ensure!(left.is_none(), "epoch {left:?} was to be removed, and is still there");
         }
-        for epoch in plan.keep.iter().flat_map(|range| [range.from, range.to]) {
+        for epoch in plan.keep.iter().flat_map(|range| [range.from.epoch(), range.to.epoch()]) {
             ensure!(listed.contains(&epoch), "epoch {epoch} was to be kept, and is gone");
         }
         self.narrator
@@ -210,7 +210,7 @@ impl Stage<'_> {
 
     async fn damage(&self, plan: &PlanStatus, checklist: &mut Checklist) -> anyhow::Result<()> {
         let kept = plan.keep.iter().rfind(|range| range.reason == "KeepLast");
-        let epoch = kept.context("the plan keeps no epoch as one of the last three")?.to;
+        let epoch = kept.context("the plan keeps no epoch as one of the last three")?.to.epoch();
         let clean = self.audit("audit@before", |status| {
             let verdict = status.audit.as_ref()?.verdict.clone()?;
             Some((verdict, finding(status, epoch).is_some()))
@@ -282,7 +282,7 @@ fn has_condition(status: &StateEpochPolicyStatus, type_: &str, value: &str) -> b
 /// The finding that names the damage of the last act.
 fn finding(status: &StateEpochPolicyStatus, epoch: Epoch) -> Option<&FindingStatus> {
     let findings = &status.audit.as_ref()?.findings;
-    findings.iter().find(|finding| finding.epoch == Some(epoch) && finding.vnode == Some(VICTIM))
+    findings.iter().find(|finding| finding.epoch.map(ShownEpoch::epoch) == Some(epoch) && finding.vnode == Some(VICTIM))
 }
 
 fn ranges(ranges: &[PlanRange]) -> String {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use election::{Candidate, Role};
-use epochwarden_store::{Root, RootSettings};
+use epochwarden_store::{InstanceId, Root, RootSettings, UniqueInstanceId};
 use pause::Pause;
 use term::Term;
 use tokio::time::interval;
@@ -60,14 +60,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     // A version belongs to one start of a process: with the random part, this start is another instance than the one before.
-    let identity = format!("{}-{:08x}", args.pod_name, fastrand::u32(..));
+    let identity = InstanceId::unique(&args.pod_name);
     println!("started {identity}");
+    let identity = identity.as_str();
 
     let settings = RootSettings { ambient_credentials: true, ..RootSettings::default() };
     let root = Root::open(&args.store, args.store_options, &settings)?;
     let client = kube::Client::try_default().await.context("connecting to Kubernetes")?;
     let (namespace, lease) = args.lease.split_once('/').context("--lease: write namespace/name")?;
-    let mut candidate = Candidate::new(client, namespace, lease, &identity, args.lease_seconds);
+    let mut candidate = Candidate::new(client, namespace, lease, identity, args.lease_seconds);
     let mut pause = Pause::on_standard_input();
     let epochs = Duration::from_millis(args.interval_milliseconds);
 
@@ -85,7 +86,7 @@ async fn main() -> anyhow::Result<()> {
             Role::Leader { version } => {
                 println!("leading version {version}");
                 followed = None;
-                let term = Term { root: &root, identity: &identity, version, vnodes: args.vnodes, interval: epochs };
+                let term = Term { root: &root, identity, version, vnodes: args.vnodes, interval: epochs };
                 // A term ends with an error, always. Nothing is lost by that: what was not sealed was never acknowledged.
                 let Err(end) = term.lead(&mut candidate, &mut pause).await;
                 println!("stepping down from version {version}: {end:#}");

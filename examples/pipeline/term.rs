@@ -41,6 +41,9 @@ impl Term<'_> {
             .instance_id(self.identity)
             .vnode_capacity(self.vnodes)
             .leading(self.version)
+            // Whoever led before may have been paused in the middle of writing: no state is ever overwritten, so none of its gets into an
+            // epoch of this term.
+            .exclusive_partials(true)
             .build();
         // Once the version is durable in the bucket, no leader before this one can commit any more; and not before it this one can.
         backend.await_fence(self.version, FENCE_TIMEOUT).await?;
@@ -61,7 +64,8 @@ impl Term<'_> {
     }
 
     /// Writes the partial of each vnode. The epoch may be sealed only after every one of them was written by this very term: that
-    /// an object is there does not say who wrote it.
+    /// an object is there does not say who wrote it. A conflict with what another has written ends the term, as any failure does; the
+    /// next one begins above this epoch.
     async fn write(&self, backend: &ObjectStoreBackend, epoch: u64, counters: &[Counter]) -> anyhow::Result<()> {
         let partials = (0..self.vnodes)
             .zip(counters)
@@ -101,11 +105,13 @@ impl Term<'_> {
         let Some(restore) = backend.restore(None).await? else {
             println!("restored nothing: no epoch is sealed yet");
             let highest = list_epochs(self.root).await?.last().map_or(0, |epoch| epoch.get());
+            let next_epoch = backend.first_epoch(Some(highest)).context("no epoch is left")?;
             let counters = (0..self.vnodes).map(|_| Counter::default()).collect();
-            return Ok(Restored { counters, next_epoch: highest + 1 });
+            return Ok(Restored { counters, next_epoch });
         };
         let partials = try_join_all((0..self.vnodes).map(|vnode| restore.read_partial(vnode))).await?;
-        let (epoch, next_epoch) = (restore.epoch(), restore.highest_listed() + 1);
+        let epoch = restore.epoch();
+        let next_epoch = backend.first_epoch(Some(restore.highest_listed())).context("no epoch is left")?;
         // Only after this second look is it certain that no prune and no other leader came in between.
         restore.finish().await?;
         let counters =

@@ -139,11 +139,29 @@ mod tests {
             ("vnodes: 4", "vnodes: four", "four"),
             ("vnodes: 4", "vnodes: 0", "spec.vnodes: 0 is out of range"),
             ("  vnodes: 4", "", "vnodes"),
-            ("  vnodes: 4", "  vnodes: 4\n  numbering: Versioned", "Versioned"),
+            ("  vnodes: 4", "  vnodes: 4\n  numbering: Hexadecimal", "Hexadecimal"),
+            (
+                "  vnodes: 4",
+                "  vnodes: 4\n  retention: {pinned: [{epoch: v7/12}]}",
+                "spec.retention.pinned[0].epoch: \"v7/12\" is not an epoch: this is how Versioned numbering writes one",
+            ),
         ] {
             let message = parse_manifest(&MINIMAL.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(message.contains(words), "{to:?}: {message}");
         }
+    }
+
+    #[test]
+    fn a_pin_is_read_as_the_numbering_writes_it() {
+        let text = MINIMAL.replacen(
+            "  vnodes: 4",
+            "  vnodes: 4\n  numbering: Versioned\n  retention: {pinned: [{epoch: v7/12}, {epoch: \"4711\"}]}",
+            1,
+        );
+        let policy = parse_manifest(&text).unwrap();
+        let pinned = validate::rules(&policy.spec).unwrap().retention.pinned;
+        let numbers: Vec<_> = pinned.into_iter().map(epochwarden_core::Epoch::get).collect();
+        assert_eq!(numbers, [4711, 7_696_581_394_444]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod runs;
 mod schema;
 
 use epochwarden_core::inventory::EpochsSummary;
-use epochwarden_core::{Epoch, Version};
+use epochwarden_core::{ShownEpoch, Version};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -199,7 +199,7 @@ pub struct EpochsStatus {
     /// The newest sealed epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub latest_committed: Option<Epoch>,
+    pub latest_committed: Option<ShownEpoch>,
 
     /// When it was sealed, by the store's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,7 +213,7 @@ pub struct EpochsStatus {
     /// The oldest sealed epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub oldest_sealed: Option<Epoch>,
+    pub oldest_sealed: Option<ShownEpoch>,
 
     /// How many sealed epochs there are.
     pub sealed: Count,
@@ -253,6 +253,8 @@ impl From<&EpochsSummary> for EpochsStatus {
 
 #[cfg(test)]
 mod tests {
+    use epochwarden_core::{Epoch, Numbering};
+
     use super::*;
 
     #[test]
@@ -265,7 +267,10 @@ mod tests {
 
     #[test]
     fn an_epoch_is_a_string_in_the_status_and_what_is_not_known_is_absent() {
-        let epochs = EpochsStatus { latest_committed: Some(Epoch::new(u64::MAX)), ..EpochsStatus::default() };
+        let epochs = EpochsStatus {
+            latest_committed: Some(Numbering::Plain.show(Epoch::new(u64::MAX))),
+            ..EpochsStatus::default()
+        };
         let status = StateEpochPolicyStatus { epochs: Some(epochs), ..StateEpochPolicyStatus::default() };
         let json = serde_json::to_value(&status).unwrap();
         let epochs = serde_json::json!({

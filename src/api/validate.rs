@@ -6,9 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use epochwarden_core::ParseError;
+use epochwarden_core::Numbering;
 use epochwarden_core::approval::HoldAbove;
 use epochwarden_core::duration::{DurationError, parse_duration};
+use epochwarden_core::numbering::ParseEpochError;
 use epochwarden_core::plan::Rules;
 use epochwarden_core::retention::{KeepEvery, Retention};
 use epochwarden_core::schedule::{Schedule, ScheduleError};
@@ -49,7 +50,7 @@ pub enum Invalid {
         /// The field.
         field: Field,
         /// What is wrong with it.
-        source: ParseError,
+        source: ParseEpochError,
     },
     /// It is a number that is too small or too large.
     #[error("{field}: {number} is out of range: write a number from {lowest} to {highest}")]
@@ -142,13 +143,13 @@ pub fn audit_settings(spec: &StateEpochPolicySpec) -> Result<AuditSettings, Inva
 pub fn rules(spec: &StateEpochPolicySpec) -> Result<Rules, Invalid> {
     Ok(Rules {
         vnodes: within("spec.vnodes", spec.vnodes, 1, MAX_VNODES)?,
-        retention: retention(&spec.retention)?,
+        retention: retention(&spec.retention, spec.numbering)?,
         min_age: duration("spec.prune.minAge", &spec.prune.min_age)?,
     })
 }
 
 /// What is kept.
-pub fn retention(spec: &RetentionSpec) -> Result<Retention, Invalid> {
+pub fn retention(spec: &RetentionSpec, numbering: Numbering) -> Result<Retention, Invalid> {
     const MOST: u32 = 1_000_000;
     let keep_every = spec.keep_every.iter().enumerate().map(|(index, rule)| {
         Ok(KeepEvery {
@@ -158,7 +159,7 @@ pub fn retention(spec: &RetentionSpec) -> Result<Retention, Invalid> {
     });
     let pinned = spec.pinned.iter().enumerate().map(|(index, pin)| {
         let field = || Field(format!("spec.retention.pinned[{index}].epoch"));
-        pin.epoch.parse().map_err(|source| Invalid::Epoch { field: field(), source })
+        numbering.parse(&pin.epoch).map_err(|source| Invalid::Epoch { field: field(), source })
     });
     Ok(Retention {
         keep_last: spec.keep_last.map(|count| within("spec.retention.keepLast", count, 1, MOST)).transpose()?,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
+use epochwarden_core::Numbering;
 use epochwarden_core::finding::{Audit, Verdict};
 use epochwarden_store::SystemClock;
 use epochwarden_store::audit::{self, AuditProgress, AuditReport, AuditRules};
@@ -52,7 +53,7 @@ struct Shown<'a> {
 impl AuditVerb {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
         let source = self.store.open()?;
-        let rules = self.rules(source.policy.as_ref())?;
+        let rules = self.rules(source.policy.as_ref(), source.root.numbering())?;
         let root = source.root;
         let stop = signals::stop()?;
         let drawing = self.output.progress().start("listing");
@@ -71,8 +72,8 @@ impl AuditVerb {
 }
 
 impl AuditVerb {
-    fn rules(&self, policy: Option<&StateEpochPolicy>) -> Result<AuditRules, CliError> {
-        let plan = self.retention.rules(policy)?;
+    fn rules(&self, policy: Option<&StateEpochPolicy>, numbering: Numbering) -> Result<AuditRules, CliError> {
+        let plan = self.retention.rules(policy, numbering)?;
         // The deadline of a policy is for runs that nobody watches.
         let stalled_after = match policy.map(|policy| validate::audit_settings(&policy.spec)) {
             Some(settings) => settings.map_err(|error| CliError::Usage(error.to_string()))?.stalled_after,
@@ -134,7 +135,7 @@ mod tests {
         let missing = Finding {
             kind: FindingKind::SealedIncomplete,
             severity: Severity::Critical,
-            epoch: Some(Epoch::new(7)),
+            epoch: Some(Numbering::Plain.show(Epoch::new(7))),
             vnode: Some(Vnode::new(3)),
             detail: "vnode 3 has no partial\u{1b}[2J; restore from another epoch".to_owned(),
         };

@@ -6,7 +6,7 @@ use std::fmt;
 use clap::Args;
 use epochwarden_core::finding::LONGEST_MARKER;
 use epochwarden_core::inventory::{EpochsSummary, Inventory, Seal};
-use epochwarden_core::{Epoch, key};
+use epochwarden_core::{Epoch, ShownEpoch, key};
 use epochwarden_store::listing::list_inventory_with;
 use epochwarden_store::{Clock, Operation, RequestCounts, Root, StoreError, SystemClock};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -83,7 +83,7 @@ impl Serialize for Committer {
 struct Shown {
     root: String,
     summary: EpochsSummary,
-    epochs: Vec<ShownEpoch>,
+    epochs: Vec<Row>,
     /// Keys outside of the layout.
     foreign_keys: u64,
     requests: RequestCounts,
@@ -92,8 +92,8 @@ struct Shown {
 /// One epoch of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownEpoch {
-    epoch: Epoch,
+struct Row {
+    epoch: ShownEpoch,
     state: &'static str,
     committer: Committer,
     objects: u64,
@@ -120,7 +120,7 @@ impl Epochs {
             drop(drawing);
             let epochs: Vec<_> = inventory.epochs().map(|(epoch, entry)| (epoch, entry.is_sealed())).collect();
             let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
-            print(&timeline::draw(&epochs, width))?;
+            print(&timeline::draw(&epochs, root.numbering(), width))?;
             return Ok(Exit::Done);
         }
         let committers = committers(&root, &inventory).await?;
@@ -135,8 +135,8 @@ impl Epochs {
 fn show(root: &Root, inventory: &Inventory, mut committers: BTreeMap<Epoch, Committer>, now: Timestamp) -> Shown {
     let epochs = inventory
         .epochs()
-        .map(|(epoch, entry)| ShownEpoch {
-            epoch,
+        .map(|(epoch, entry)| Row {
+            epoch: inventory.numbering().show(epoch),
             state: if entry.is_sealed() { "sealed" } else { "unsealed" },
             committer: committers.remove(&epoch).unwrap_or(Committer::Unsealed),
             objects: entry.objects(),

@@ -1,7 +1,7 @@
 //! `latest`: the newest sealed epoch.
 
 use clap::Args;
-use epochwarden_core::{Epoch, key};
+use epochwarden_core::{Epoch, ShownEpoch, key};
 use epochwarden_store::{Operation, Root, StoreError, list_epochs, list_registers};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
@@ -33,7 +33,7 @@ pub(super) struct Latest {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown {
-    latest_committed: Epoch,
+    latest_committed: ShownEpoch,
 }
 
 impl Latest {
@@ -43,6 +43,7 @@ impl Latest {
             complain(&format!("no epoch is sealed in {root}"));
             return Ok(Exit::Findings);
         };
+        let latest_committed = root.numbering().show(latest_committed);
         self.output.print(&Shown { latest_committed }, format!("{latest_committed}\n"))?;
         Ok(Exit::Done)
     }

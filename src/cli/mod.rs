@@ -180,7 +180,6 @@ mod tests {
             "4 --keep-within 10",
             "4 --keep-every 1h",
             "4 --keep-every 0s:7d",
-            "4 --pin 007",
             "4 --min-age soon",
             "4 --incremental-depth -1",
             "4 --store-option aws_region",

@@ -50,7 +50,7 @@ struct Shown<'a> {
 impl PlanVerb {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
         let source = self.store.open()?;
-        let rules = self.retention.rules(source.policy.as_ref())?;
+        let rules = self.retention.rules(source.policy.as_ref(), source.root.numbering())?;
         let root = source.root;
         let plan = compute(&root, &rules, self.output.progress()).await?;
         let shown = Shown {
@@ -95,7 +95,7 @@ impl fmt::Display for Text<'_> {
         writeln!(f, "{table}")?;
         writeln!(f, "keep    {}", sum(&plan.keep_totals()))?;
         writeln!(f, "delete  {}", sum(&plan.delete_totals()))?;
-        if let Some(before) = plan.before() {
+        if let Some(before) = plan.before().map(|before| plan.numbering().show(before)) {
             writeln!(f, "floor   {before}: no epoch below it can be sealed any more, once this plan is executed")?;
         }
         writeln!(f, "digest  {}", plan.digest())?;

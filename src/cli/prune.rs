@@ -105,7 +105,7 @@ impl Prune {
     pub(super) async fn run(self) -> Result<Exit, CliError> {
         let source = self.store.open()?;
         let limits = self.limits(source.policy.as_ref())?;
-        let plan = self.retention.rules(source.policy.as_ref())?;
+        let plan = self.retention.rules(source.policy.as_ref(), source.root.numbering())?;
         let root = source.root;
         let approval = self.approval(&root, &plan, limits.gate).await?;
         let rules = PruneRules {

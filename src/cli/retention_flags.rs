@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use epochwarden_core::Epoch;
+use epochwarden_core::Numbering;
 use epochwarden_core::plan::{Rules, Subject};
 use epochwarden_core::retention::{KeepEvery, Retention};
 use epochwarden_store::Root;
@@ -39,9 +39,9 @@ pub(super) struct RetentionFlags {
     #[arg(long, value_name = "E:F", conflicts_with = "policy", value_parser = values::keep_every)]
     keep_every: Vec<KeepEvery>,
 
-    /// Keep this epoch; repeatable
+    /// Keep this epoch, such as 4711, or with `--numbering versioned` v7/12; repeatable
     #[arg(long = "pin", value_name = "EPOCH", conflicts_with = "policy")]
-    pins: Vec<Epoch>,
+    pins: Vec<String>,
 
     /// Also keep N sealed epochs below each kept one, and everything between: for incremental state
     #[arg(
@@ -60,26 +60,28 @@ pub(super) struct RetentionFlags {
 
 impl RetentionFlags {
     /// The rules of the policy, where there is one, else of the flags.
-    pub(super) fn rules(&self, policy: Option<&StateEpochPolicy>) -> Result<Rules, CliError> {
+    /// Pinned epochs are read as `numbering` writes them.
+    pub(super) fn rules(&self, policy: Option<&StateEpochPolicy>, numbering: Numbering) -> Result<Rules, CliError> {
         match policy {
             Some(policy) => validate::rules(&policy.spec).map_err(|error| CliError::Usage(error.to_string())),
-            None => Ok(self.own_rules()),
+            None => self.own_rules(numbering),
         }
     }
 
-    fn own_rules(&self) -> Rules {
-        Rules {
+    fn own_rules(&self, numbering: Numbering) -> Result<Rules, CliError> {
+        let pinned = self.pins.iter().map(|pin| numbering.parse(pin)).collect::<Result<_, _>>();
+        Ok(Rules {
             // Without a policy the flag is there.
             vnodes: self.vnodes.unwrap_or_default(),
             retention: Retention {
                 keep_last: self.keep_last,
                 keep_within: self.keep_within,
                 keep_every: self.keep_every.clone(),
-                pinned: self.pins.iter().copied().collect(),
+                pinned: pinned.map_err(|error| CliError::Usage(format!("--pin: {error}")))?,
                 incremental_depth: self.incremental_depth,
             },
             min_age: self.min_age,
-        }
+        })
     }
 }
 
@@ -91,6 +93,7 @@ pub(super) fn subject(root: &Root) -> Subject {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use epochwarden_core::Epoch;
 
     use super::*;
 
@@ -105,7 +108,7 @@ mod tests {
     }
 
     fn rules(line: &str) -> Rules {
-        parse(&format!("--store s3://state {line}")).unwrap().retention.rules(None).unwrap()
+        parse(&format!("--store s3://state {line}")).unwrap().retention.rules(None, Numbering::Plain).unwrap()
     }
 
     fn parse(line: &str) -> Result<Line, clap::Error> {
@@ -122,6 +125,7 @@ mod tests {
             "--keep-within 1h",
             "--keep-every 1h:7d",
             "--pin 5",
+            "--numbering versioned",
             "--incremental-depth 0",
             "--min-age 10m",
         ] {
@@ -136,7 +140,10 @@ mod tests {
     fn the_rules_of_a_policy_are_those_that_the_operator_takes() {
         let policy = crate::api::parse_manifest(include_str!("../../examples/policies/full.yaml")).unwrap();
         let line = parse("--policy orders.yaml").unwrap();
-        assert_eq!(line.retention.rules(Some(&policy)).unwrap(), validate::rules(&policy.spec).unwrap());
+        assert_eq!(
+            line.retention.rules(Some(&policy), Numbering::Plain).unwrap(),
+            validate::rules(&policy.spec).unwrap()
+        );
         assert!(format!("{:?}", line.store).contains("orders.yaml"));
     }
 
@@ -166,5 +173,38 @@ mod tests {
             incremental_depth: 2,
         };
         assert_eq!(rules, Rules { vnodes: 4, retention: expected, min_age: Duration::ZERO });
+    }
+
+    #[test]
+    fn a_pin_is_read_as_the_numbering_writes_it() {
+        let pinned = |line: &str, numbering| {
+            let line = parse(&format!("--store s3://state --vnodes 4 {line}")).unwrap();
+            line.retention.rules(None, numbering).map(|rules| rules.retention.pinned)
+        };
+        let v7_12 = Epoch::new(7_696_581_394_444);
+        for text in ["--pin v7/12", "--pin 7696581394444"] {
+            assert_eq!(pinned(text, Numbering::Versioned).unwrap(), [v7_12].into());
+        }
+        for (text, numbering, words) in [
+            ("--pin v7/12", Numbering::Plain, "the numbering is Plain"),
+            ("--pin v0/12", Numbering::Versioned, "such as v7/12"),
+            ("--pin 007", Numbering::Plain, "without sign or leading zeros"),
+        ] {
+            let error = pinned(text, numbering).unwrap_err();
+            assert!(error.exit() as i32 == 2 && error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_numbering_is_said_in_lower_case_and_is_plain_where_it_is_not() {
+        for (line, numbering) in [
+            ("", Numbering::Plain),
+            ("--numbering plain", Numbering::Plain),
+            ("--numbering versioned", Numbering::Versioned),
+        ] {
+            let line = parse(&format!("--store file:///tmp --vnodes 4 {line}")).unwrap();
+            assert_eq!(line.store.open().unwrap().root.numbering(), numbering);
+        }
+        assert!(parse("--store s3://state --vnodes 4 --numbering Versioned").is_err());
     }
 }

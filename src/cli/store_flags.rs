@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
+use epochwarden_core::Numbering;
 use epochwarden_store::{Root, RootSettings};
 
 use super::exit::CliError;
@@ -30,6 +31,10 @@ pub(super) struct StoreFlags {
     /// environment variables count where no option says otherwise
     #[arg(long = "store-option", value_name = "KEY=VALUE", value_parser = values::key_value)]
     options: Vec<(String, String)>,
+
+    /// How the pipeline numbers its epochs: `plain`, or `versioned`, which shows and takes them as v7/12
+    #[arg(long, value_name = "NUMBERING", default_value = "plain", conflicts_with = "policy", value_parser = values::numbering)]
+    numbering: Numbering,
 }
 
 /// What the flags name.
@@ -61,7 +66,8 @@ impl StoreFlags {
         options.retain(|(key, _): &(String, String)| !self.options.iter().any(|(here, _)| here == key));
         options.extend(self.options.iter().cloned());
         let settings = RootSettings { ambient_credentials: true, ..settings };
-        Ok(Source { root: Root::open(&url, options, &settings)?, policy })
+        let numbering = policy.as_ref().map_or(self.numbering, |policy| policy.spec.numbering);
+        Ok(Source { root: Root::open(&url, options, &settings)?.numbered(numbering), policy })
     }
 }
 
@@ -100,6 +106,7 @@ mod tests {
             store: Some("s3://user:hunter2@state".to_owned()),
             policy: None,
             options: vec![("aws_secret_access_key".to_owned(), "hunter2".to_owned())],
+            numbering: Numbering::Plain,
         };
         let shown = format!("{flags:?}");
         assert!(shown.contains("aws_secret_access_key") && !shown.contains("hunter2"), "{shown}");
@@ -108,7 +115,7 @@ mod tests {
     #[test]
     fn an_option_that_the_store_does_not_have_is_refused_by_name() {
         let options = vec![("aws_regoin".to_owned(), "x".to_owned())];
-        let flags = StoreFlags { store: Some(folder()), policy: None, options };
+        let flags = StoreFlags { store: Some(folder()), policy: None, options, numbering: Numbering::Plain };
         let error = flags.open().unwrap_err();
         assert!(matches!(error, CliError::Store(StoreError::UnknownOption { key, .. }) if key == "aws_regoin"));
     }
@@ -120,7 +127,12 @@ mod tests {
                         store:\n    url: s3://state/orders\n    options: {aws_region: eu-west-1, aws_skip_signature: \"true\"}\n";
         std::fs::write(file.path(), manifest).unwrap();
         let region = ("aws_region".to_owned(), "nowhere".to_owned());
-        let flags = StoreFlags { store: None, policy: Some(file.path().to_owned()), options: vec![region] };
+        let flags = StoreFlags {
+            store: None,
+            policy: Some(file.path().to_owned()),
+            options: vec![region],
+            numbering: Numbering::Plain,
+        };
         let source = flags.open().unwrap();
         assert_eq!(source.root.url(), "s3://state/orders");
         assert_eq!(source.policy.unwrap().spec.vnodes, 4);
@@ -130,7 +142,11 @@ mod tests {
     fn a_file_that_is_no_policy_is_wrong_usage_and_one_that_is_not_there_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "kind: Secret\n").unwrap();
-        let open = |policy| StoreFlags { store: None, policy: Some(policy), options: Vec::new() }.open().unwrap_err();
+        let open = |policy| {
+            let flags =
+                StoreFlags { store: None, policy: Some(policy), options: Vec::new(), numbering: Numbering::Plain };
+            flags.open().unwrap_err()
+        };
         let error = open(file.path().to_owned());
         assert!(matches!(error, CliError::Policy { .. }) && error.exit() as i32 == 2, "{error}");
         assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use epochwarden_core::duration::parse_duration;
 use epochwarden_core::retention::KeepEvery;
-use epochwarden_core::{ParseError, Version};
+use epochwarden_core::{Numbering, ParseError, Version};
 
 /// The most vnodes that there can be.
 pub(super) const MAX_VNODES: i64 = 1_048_576;
@@ -45,6 +45,15 @@ pub(super) fn digest(text: &str) -> Result<String, String> {
         return Ok(text.to_ascii_lowercase());
     }
     Err("write the 64 hexadecimal digits that `epochwarden plan` shows as the digest".to_owned())
+}
+
+/// How epochs are numbered, in lower case as flags are.
+pub(super) fn numbering(text: &str) -> Result<Numbering, String> {
+    match text {
+        "plain" => Ok(Numbering::Plain),
+        "versioned" => Ok(Numbering::Versioned),
+        _ => Err("write plain or versioned".to_owned()),
+    }
 }
 
 /// A version that may be published.

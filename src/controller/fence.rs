@@ -3,15 +3,16 @@
 //! One task per policy owns the fence. It uses a store client of its own and waits for nobody: not for runs, not for the status.
 
 mod again;
+mod assign;
 mod subscription;
 mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_core::lease::{self, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term};
+use epochwarden_core::Version;
+use epochwarden_core::lease::{self, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term, VersionFrom};
 use epochwarden_core::register::RegisterKind;
-use epochwarden_core::{Numbering, Version};
 use epochwarden_store::registers::Record;
 use epochwarden_store::{ErrorClass, Published, Registers, StoreError};
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ use again::{Again, Stopped, contested, opening};
 use subscription::{Subscription, changed};
 use told::{status_of, status_of_nobody, worded_once};
 
+use super::answer::NoAnswer;
 use super::backoff::Backoff;
 use super::context::Context;
 use super::leases::{LeaseKey, LeaseSeen};
@@ -63,7 +65,7 @@ pub(super) async fn run(context: Arc<Context>, handle: Arc<Handle>) {
 /// What one client knows of the fence.
 struct Known {
     stores: Stores,
-    registers: Registers,
+    registers: Arc<Registers>,
     fence: FenceSeen,
 }
 
@@ -138,7 +140,7 @@ impl FenceTask {
 
     /// From what was last read to a fence that is durable, or to the reason why it is not.
     async fn advance(&mut self, policy: &StateEpochPolicy, key: &LeaseKey) -> Result<Term, Stopped> {
-        let (from, numbering) = (policy.version_from(), Numbering::Plain);
+        let (from, numbering) = (policy.version_from(), policy.spec.numbering);
         // The store task has seen it and claims nothing then: say what is wrong, not that the store is not ready. It goes on looking, and
         // hands out clients that have claimed the root when the register is back.
         let lost = self.handle.observed.borrow().lost;
@@ -163,6 +165,8 @@ impl FenceTask {
             match lease::decide(lease, from, numbering, &fence, self.context.monotonic.now()) {
                 FenceDecision::Current(term) => return Ok(term),
                 // An event may be old, and what is published cannot be taken back: the API server has the last word.
+                // Where versions are assigned, the fence is listed before.
+                FenceDecision::Publish(_) if from == VersionFrom::Assigned => self.assign(key, numbering).await?,
                 FenceDecision::Publish(_) if !fetched => {
                     self.fetch(key).await?;
                     fetched = true;
@@ -189,11 +193,19 @@ impl FenceTask {
 
     async fn fetch(&mut self, key: &LeaseKey) -> Result<(), Stopped> {
         let fetched = self.context.leases.fetch(&self.context.client, key).await;
-        fetched.map_err(|error| Stopped {
+        fetched.map_err(|error| self.unanswered(key, &error))
+    }
+
+    fn unanswered(&mut self, key: &LeaseKey, error: &NoAnswer) -> Stopped {
+        Stopped {
             reason: FenceCurrent::Pending,
             message: format!("the Lease {}/{} could not be read: {error}; trying again", key.namespace, key.name),
             again: Again::After(self.backoff.next()),
-        })
+        }
+    }
+
+    fn peek(&self) -> LeaseSeen {
+        self.lease.as_ref().map(Subscription::peek).unwrap_or_default()
     }
 
     /// When the change arrived that a publication answers.
@@ -219,7 +231,7 @@ impl FenceTask {
             return Err(contested());
         }
         if self.known.as_ref().is_none_or(|known| !known.stores.is_same(&stores)) {
-            let registers = Registers::new(stores.fence.clone(), self.context.publisher.clone());
+            let registers = Arc::new(Registers::new(stores.fence.clone(), self.context.publisher.clone()));
             registers.remember(&self.handle.observed.borrow().seen);
             let fence = match registers.read().await {
                 Ok(reading) if !self.handle.saw(&reading) => return Err(contested()),
@@ -285,7 +297,7 @@ impl FenceTask {
             Err(StoreError::FenceConflict { .. }) => "conflict",
             Err(_) => "failed",
         };
-        self.context.metrics.fence_publish.of(&self.handle.name, &[result]).inc();
+        self.count(result);
         // What stands now is decided on in the next round, which reads the record where it has to be compared.
         let highest = match published {
             Ok(Published::Created) => {
@@ -301,6 +313,10 @@ impl FenceTask {
             known.fence = stands_at(highest);
         }
         Ok(())
+    }
+
+    fn count(&self, result: &'static str) {
+        self.context.metrics.fence_publish.of(&self.handle.name, &[result]).inc();
     }
 
     /// Old records go when the fence stands at `version`, and nobody waits for it. The listing that this takes also shows what the

@@ -102,7 +102,7 @@ impl Observed {
             seen.fence = fence.version;
         }
         if let Some(floor) = status.prune.as_ref().and_then(|prune| prune.floor) {
-            seen.floor = floor;
+            seen.floor = floor.epoch();
         }
         let mut current = status.conditions.clone();
         current.retain(|condition| condition.observed_generation == policy.metadata.generation);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochwarden_core::Epoch;
+use epochwarden_core::Numbering;
 use epochwarden_core::finding::{committer_of, stalled_sealing};
 use epochwarden_core::inventory::{EpochIndex, Sealing};
 use epochwarden_store::StoreError;
@@ -157,7 +157,9 @@ fn observe(
 ) {
     let now = context.clock.now();
     let sealing = index.sealing();
-    let stalled = stalled_sealing(&sealing, now, stalled_after).map(|finding| in_words(&FindingStatus::from(&finding)));
+    let numbering = handle.current().spec.numbering;
+    let stalled = stalled_sealing(&sealing, numbering, now, stalled_after);
+    let stalled = stalled.map(|finding| in_words(&FindingStatus::from(&finding)));
     let mut turned = None;
     let mut superseded = false;
     handle.observed.send_if_modified(|observed| {
@@ -167,7 +169,7 @@ fn observe(
             return false;
         }
         let said = observed.audit_said().map(|said| said.reason);
-        let epochs = Some(epochs(observed, index, now));
+        let epochs = Some(epochs(observed, index, numbering, now));
         let mut news = without_time(epochs.as_ref()) != without_time(observed.epochs.as_ref());
         news |= observed.stalled != stalled;
         observed.epochs = epochs;
@@ -185,24 +187,24 @@ fn observe(
             context.notices.send(&handle.reference, Reason::AuditFinding, stalled.unwrap_or_default());
         }
         Some((Some(AuditClean::Warnings), after)) if after != Some(AuditClean::Warnings) => {
-            context.notices.send(&handle.reference, Reason::AuditClean, goes_on(&sealing));
+            context.notices.send(&handle.reference, Reason::AuditClean, goes_on(&sealing, numbering));
         }
         _ => {}
     }
 }
 
-fn goes_on(sealing: &Sealing) -> String {
+fn goes_on(sealing: &Sealing, numbering: Numbering) -> String {
     match sealing.newest {
-        Some((epoch, sealed)) => format!("sealing goes on: epoch {epoch} was sealed at {sealed}"),
+        Some((epoch, sealed)) => format!("sealing goes on: epoch {} was sealed at {sealed}", numbering.show(epoch)),
         None => "no unsealed epoch waits for its seal any more".into(),
     }
 }
 
 /// The epochs as the index shows them; what it does not show stays as the last run has counted it.
-fn epochs(observed: &Observed, index: &EpochIndex, now: Timestamp) -> EpochsStatus {
+fn epochs(observed: &Observed, index: &EpochIndex, numbering: Numbering, now: Timestamp) -> EpochsStatus {
     let before = observed.epochs.clone().unwrap_or_default();
     let newest = index.newest_sealed();
-    let latest: Option<Epoch> = newest.map(|(epoch, _)| epoch);
+    let latest = newest.map(|(epoch, _)| numbering.show(epoch));
     let known = before.latest_committer.as_deref();
     let committer = if latest == before.latest_committed && known.is_some() {
         known
@@ -215,7 +217,7 @@ fn epochs(observed: &Observed, index: &EpochIndex, now: Timestamp) -> EpochsStat
         latest_committed: latest,
         latest_committed_at: newest.map(|(_, seal)| seal.modified),
         latest_committer: committer.map(str::to_owned),
-        oldest_sealed: index.oldest_sealed(),
+        oldest_sealed: index.oldest_sealed().map(|epoch| numbering.show(epoch)),
         sealed: index.sealed().into(),
         unsealed: index.unsealed().into(),
         objects: before.objects,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use epochwarden_core::key::{commit, partial};
-use epochwarden_core::{Epoch, Vnode};
+use epochwarden_core::{Epoch, Numbering, ShownEpoch, Vnode};
 use epochwarden_store::{Clock, Root};
 use jiff::{SignedDuration, Timestamp};
 use object_store::ObjectStoreExt;
@@ -18,6 +18,11 @@ use super::registry::Handle;
 use super::stores::Stores;
 use crate::api::condition::StoreReady;
 use crate::api::{StateEpochPolicy, StateEpochPolicyStatus};
+
+/// An epoch as a status of plain numbering shows it.
+pub(super) fn shown(number: u64) -> ShownEpoch {
+    Numbering::Plain.show(Epoch::new(number))
+}
 
 /// A wall clock that a test sets, and that can be made to panic.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The command line as a shell meets it: the binary, a local folder, exit codes, and what is printed.
 
 mod by_hand;
+mod numbered;
 mod policy_file;
 mod schema;
 

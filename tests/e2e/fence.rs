@@ -175,6 +175,133 @@ async fn a_declared_version_is_taken_from_the_annotation_and_a_malformed_one_is_
 }
 
 #[tokio::test]
+async fn an_assigned_version_is_the_next_for_each_term_and_a_recreated_lease_is_one_more() -> Result<()> {
+    let stage = Stage::set("assigned", "Assigned").await?;
+    stage.leader.lead("orders-a-1f2e", 7).await?;
+    stage.fence_is(1).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    stage.leader.lead("orders-b-3c4d", 8).await?;
+    stage.fence_is(2).await?;
+    // The same process again, in a term of its own.
+    stage.leader.lead("orders-b-3c4d", 9).await?;
+    stage.fence_is(3).await?;
+
+    // Deleted and created again, the Lease starts over: no version is below the fence, and nobody is locked out.
+    stage.leader.delete().await?;
+    stage.policy.wait_for("FenceCurrent", "LeaseNotFound").await?;
+    stage.leader.lead("orders-b-3c4d", 0).await?;
+    stage.fence_is(4).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    let said = |status: &Value| (status["fence"]["version"] == 4).then(|| status["fence"].clone());
+    let fence = stage.policy.wait_until("the fence of the new Lease", said).await?;
+    ensure!(fence["holder"] == "orders-b-3c4d" && fence["leaseTransitions"] == 0, "{fence}");
+
+    // What a person raised in between is followed by the next version.
+    let by_hand = epochwarden_store::Registers::new(stage.bucket.root.clone(), "test");
+    by_hand.publish_fence(epochwarden_core::Version::new(10), "somebody", None).await?;
+    stage.leader.lead("orders-c-5e6f", 1).await?;
+    stage.fence_is(11).await?;
+    until("the message of version 11", SOON, async || {
+        let (_, message) = stage.policy.wait_for("FenceCurrent", "Published").await.ok()?;
+        (message.contains("11") && message.contains("orders-c-5e6f")).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_operators_at_once_assign_one_version_to_each_term() -> Result<()> {
+    let stage = Stage::set("both", "Assigned").await?;
+    let root = stage.bucket.path()?.display().to_string();
+    let cluster = cluster().await?;
+    let _other = Operator::start(cluster, &stage.policy.namespace, &["--allow-file-root", &root]).await?;
+    for term in 0..20 {
+        let holder = format!("orders-{term}-{term:04x}");
+        stage.leader.lead(&holder, term).await?;
+        let (bucket, version) = (&stage.bucket, u64::try_from(term)? + 1);
+        // What a leader does that waits for its version.
+        let backend = epochwarden_store::ObjectStoreBackend::builder(bucket.root.prefixed_store())
+            .instance_id(holder)
+            .vnode_capacity(4)
+            .build();
+        let given = backend.await_leadership(SOON).await?;
+        ensure!(given == version, "term {term} has version {given}");
+    }
+    let records = epochwarden_store::Registers::new(stage.bucket.root.clone(), "test").fence_records().await?;
+    ensure!(records.len() == 20, "{records:#?}");
+    let publishers: std::collections::BTreeSet<_> =
+        records.into_iter().filter_map(|(_, record)| Some(record.readable()?.publisher)).collect();
+    say(&format!("{} of two operators published some of the 20 terms", publishers.len()))?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_version_that_the_numbering_has_no_epochs_for_is_not_published() -> Result<()> {
+    let cluster = cluster().await?;
+    let namespace = cluster.namespace("numbered").await?;
+    let bucket = Bucket::folder()?;
+    let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
+    let root = bucket.path()?.display().to_string();
+    let _operator = Operator::start(cluster, &namespace, &["--allow-file-root", &root, "--lease-poll", "2s"]).await?;
+    let mut versioned = spec(&bucket, "LeaseTransitions", None);
+    versioned["numbering"] = json!("Versioned");
+    let policy = Policy::apply(cluster, &namespace, "orders", versioned).await?;
+    leader.lead("orders-a-1f2e", 8_388_607).await?;
+    let (status, message) = policy.wait_for("FenceCurrent", "InvalidVersion").await?;
+    ensure!(status == "False" && message.contains("8388608") && message.contains("1..=8388607"), "{message}");
+    ensure!(bucket.fence().await? == 0);
+    leader.lead("orders-a-1f2e", 8_388_606).await?;
+    policy.wait_for("FenceCurrent", "Published").await?;
+    ensure!(bucket.fence().await? == 8_388_607);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_holder_that_is_named_as_its_pod_alone_is_warned_about() -> Result<()> {
+    let stage = Stage::set("bare", "LeaseTransitions").await?;
+    stage.leader.lead("orders-0", 0).await?;
+    let (status, message) = stage.policy.wait_for("FenceCurrent", "Published").await?;
+    ensure!(status == "True" && message.contains("bare name of a pod of a StatefulSet"), "{message}");
+    stage.leader.lead("orders-0-3f2a9c41d07be6a2", 1).await?;
+    stage.fence_is(2).await?;
+    until("a message without a warning", SOON, async || {
+        let (_, message) = stage.policy.wait_for("FenceCurrent", "Published").await.ok()?;
+        (message.contains("3f2a") && !message.contains("bare")).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_annotation_of_the_one_before_is_put_up_with_for_one_lease_duration_and_then_a_conflict() -> Result<()> {
+    let mut stage = Stage::set("late", "Annotation").await?;
+    stage.leader.declare("orders-a-1f2e", 0, "7").await?;
+    stage.fence_is(7).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    // At fail-over the annotation of the leader before stands beside the new holder.
+    stage.leader.seconds = 5;
+    stage.leader.declare("orders-b-3c4d", 1, "7").await?;
+    let (_, message) = stage.policy.wait_for("FenceCurrent", "Pending").await?;
+    ensure!(message.contains("orders-b-3c4d") && message.contains('7'), "{message}");
+    stage.leader.declare("orders-b-3c4d", 1, "8").await?;
+    stage.fence_is(8).await?;
+    stage.policy.wait_for("FenceCurrent", "Published").await?;
+    // A leader that renews and never declares has its predecessor's version.
+    let renewing = async {
+        loop {
+            stage.leader.declare("orders-c-5e6f", 2, "8").await?;
+            tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await.ok();
+        }
+    };
+    tokio::select! {
+        ended = renewing => ended,
+        told = stage.policy.wait_for("FenceCurrent", "FenceConflict") => {
+            let (_, message) = told?;
+            ensure!(message.contains("orders-b-3c4d") && message.contains("orders-c-5e6f"), "{message}");
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_fence_that_was_seen_and_is_gone_is_lost_and_never_off() -> Result<()> {
     let stage = Stage::set("lost", "LeaseTransitions").await?;
     stage.leader.lead("pod-a", 2).await?;

@@ -18,6 +18,7 @@ mod crashes;
 mod docs;
 mod fence;
 mod layouts;
+mod numbered;
 mod ownership;
 mod process;
 mod reasons;

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::epoch::Epoch;
 use crate::inventory::Inventory;
+use crate::numbering::ShownEpoch;
 use crate::plan::{Decision, KeepReason, Plan, Rules, Subject};
 
 /// A plan that deletes more than both of these waits for approval.
@@ -107,7 +108,7 @@ pub enum Void {
     /// It would delete what has to be kept by now.
     WouldDeleteKept {
         /// The lowest such epoch.
-        epoch: Epoch,
+        epoch: ShownEpoch,
         /// Why that is kept.
         reason: KeepReason,
         /// How many there are.
@@ -214,6 +215,7 @@ fn kept(epochs: &BTreeSet<Epoch>, fresh: &Plan) -> Option<Void> {
         Decision::Delete(_) => None,
     });
     let (epoch, reason) = kept.next()?;
+    let epoch = fresh.numbering().show(epoch);
     Some(Void::WouldDeleteKept { epoch, reason, epochs: 1 + kept.count() as u64 })
 }
 

@@ -186,6 +186,12 @@ impl InstanceId {
         Self(text.into())
     }
 
+    /// The id of one start of the process in the pod `pod_name`, where `start` is a number that no other start has, such as a random one.
+    #[must_use]
+    pub fn of_start(pod_name: &str, start: u64) -> Self {
+        Self(format!("{pod_name}-{start:016x}"))
+    }
+
     /// The bare text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -233,6 +239,12 @@ mod tests {
         let json = serde_json::to_string(&Epoch::new(u64::MAX)).unwrap();
         assert_eq!(json, r#""18446744073709551615""#);
         assert_eq!(serde_json::from_str::<Epoch>(&json).unwrap(), Epoch::new(u64::MAX));
+    }
+
+    #[test]
+    fn an_instance_id_is_the_pods_name_and_its_start() {
+        assert_eq!(InstanceId::of_start("orders-0", 0x3f2a).as_str(), "orders-0-0000000000003f2a");
+        assert_ne!(InstanceId::of_start("orders-0", 1), InstanceId::of_start("orders-0", 2));
     }
 
     #[test]

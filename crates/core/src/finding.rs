@@ -23,8 +23,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::epoch::{Epoch, Vnode};
+use crate::epoch::Vnode;
 use crate::inventory::Sealing;
+use crate::numbering::{Numbering, ShownEpoch};
 
 pub use committer::{LONGEST_MARKER, committer_of};
 pub use draft::{AuditContext, Draft};
@@ -70,6 +71,8 @@ pub enum FindingKind {
     EpochRegression,
     /// The committer of a seal is not among the recorded holders of the fence.
     UnknownCommitter,
+    /// An epoch of a version was sealed after the fence had passed that version.
+    ContestedSeal,
     /// A partial's vnode is not below the number of vnodes.
     VnodeOutOfRange,
     /// Epochs are written, and none was sealed for a while.
@@ -86,12 +89,13 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SealedIncomplete,
         Self::LateWrite,
         Self::MalformedMarker,
         Self::EpochRegression,
         Self::UnknownCommitter,
+        Self::ContestedSeal,
         Self::VnodeOutOfRange,
         Self::StalledSealing,
         Self::Leak,
@@ -109,6 +113,7 @@ impl FindingKind {
             Self::MalformedMarker => "MalformedMarker",
             Self::EpochRegression => "EpochRegression",
             Self::UnknownCommitter => "UnknownCommitter",
+            Self::ContestedSeal => "ContestedSeal",
             Self::VnodeOutOfRange => "VnodeOutOfRange",
             Self::StalledSealing => "StalledSealing",
             Self::Leak => "Leak",
@@ -169,7 +174,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// The epoch it is about, unless it is about the whole root.
-    pub epoch: Option<Epoch>,
+    pub epoch: Option<ShownEpoch>,
     /// The first vnode it is about, where it is about vnodes.
     pub vnode: Option<Vnode>,
     /// What, on which objects, and what to do.
@@ -189,8 +194,13 @@ impl fmt::Display for Finding {
 /// Whether a pipeline writes epochs and has sealed none for `stalled_after`: the finding of an audit, told from an index alone. The wall
 /// clock `now` is compared with the store's time of the newest seal.
 #[must_use]
-pub fn stalled_sealing(sealing: &Sealing, now: Timestamp, stalled_after: Duration) -> Option<Finding> {
-    draft::stalled_sealing(sealing, now, stalled_after).map(problem::Problem::into_finding)
+pub fn stalled_sealing(
+    sealing: &Sealing,
+    numbering: Numbering,
+    now: Timestamp,
+    stalled_after: Duration,
+) -> Option<Finding> {
+    draft::stalled_sealing(sealing, now, stalled_after).map(|problem| problem.into_finding(numbering))
 }
 
 /// What an audit looked at. Its text is the sentence that a status shows.

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::epoch::{Epoch, Vnode};
 use crate::key::Key;
+use crate::numbering::{Numbering, ShownEpoch};
 use crate::register::Reading;
 
 pub use entry::{EXTRAS_KEPT, EpochEntry, OutOfRange, Seal};
@@ -69,11 +70,11 @@ pub struct Totals {
 #[serde(rename_all = "camelCase")]
 pub struct EpochsSummary {
     /// The newest sealed epoch.
-    pub latest_committed: Option<Epoch>,
+    pub latest_committed: Option<ShownEpoch>,
     /// When it was sealed, by the store's clock.
     pub latest_committed_at: Option<Timestamp>,
     /// The oldest sealed epoch.
-    pub oldest_sealed: Option<Epoch>,
+    pub oldest_sealed: Option<ShownEpoch>,
     /// Epochs with a seal.
     pub sealed: u64,
     /// Epochs without one.
@@ -109,12 +110,20 @@ impl InventoryBuilder {
         Self {
             inventory: Inventory {
                 vnodes,
+                numbering: Numbering::Plain,
                 epochs: BTreeMap::new(),
                 foreign: Foreign::default(),
                 newer_layout: None,
                 reading: Reading::default(),
             },
         }
+    }
+
+    /// Where epochs are shown as `numbering` writes them: here, and in all that is made of this inventory. Without it, plainly.
+    #[must_use]
+    pub fn numbered(mut self, numbering: Numbering) -> Self {
+        self.inventory.numbering = numbering;
+        self
     }
 
     /// Counts one object: its key relative to the store root, its size in bytes, its last-modified by the store's clock, its `ETag`.
@@ -169,6 +178,7 @@ fn is_addressable(key: &str, size: u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
     vnodes: Option<u32>,
+    numbering: Numbering,
     epochs: BTreeMap<Epoch, EpochEntry>,
     foreign: Foreign,
     newer_layout: Option<String>,
@@ -254,9 +264,9 @@ impl Inventory {
         let Totals { sealed, unsealed, objects, bytes } = self.totals();
         let latest = self.seals().next_back();
         EpochsSummary {
-            latest_committed: latest.map(|(epoch, _)| epoch),
+            latest_committed: latest.map(|(epoch, _)| self.numbering.show(epoch)),
             latest_committed_at: latest.map(|(_, seal)| seal.modified),
-            oldest_sealed: self.oldest_sealed(),
+            oldest_sealed: self.oldest_sealed().map(|epoch| self.numbering.show(epoch)),
             sealed,
             unsealed,
             objects,
@@ -281,6 +291,12 @@ impl Inventory {
     #[must_use]
     pub const fn vnodes(&self) -> Option<u32> {
         self.vnodes
+    }
+
+    /// How its epochs are shown.
+    #[must_use]
+    pub const fn numbering(&self) -> Numbering {
+        self.numbering
     }
 
     /// The registers, as far as their records were among the keys observed.

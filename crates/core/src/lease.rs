@@ -7,6 +7,7 @@
 //! Instants are durations since an origin of the caller's monotonic clock. Wall clocks, the Lease's own `renewTime` among them, are
 //! never compared.
 
+mod holder;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::epoch::Version;
 use crate::numbering::Numbering;
 use crate::register::{FenceRecord, FenceStep, RegisterLost, fence_step};
 
+pub use holder::BarePodName;
 pub use refusal::{FenceRefusal, InvalidVersion};
 
 /// The annotation of a Lease that declares the version of its holder, in [`VersionFrom::Annotation`].

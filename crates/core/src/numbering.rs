@@ -225,6 +225,12 @@ impl ShownEpoch {
     pub const fn epoch(self) -> Epoch {
         self.epoch
     }
+
+    /// The bare number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.epoch.get()
+    }
 }
 
 impl fmt::Display for ShownEpoch {

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::epoch::Epoch;
 use crate::inventory::Inventory;
+use crate::numbering::{Numbering, ShownEpoch};
 use crate::retention::Retention;
 
 pub use deletion::Deletion;
@@ -52,7 +53,7 @@ pub struct Subject {
 #[serde(rename_all = "camelCase")]
 pub struct PlannedEpoch {
     /// Which epoch.
-    pub epoch: Epoch,
+    pub epoch: ShownEpoch,
     /// What becomes of it, and why.
     #[serde(flatten)]
     pub decision: Decision,
@@ -72,9 +73,9 @@ pub struct PlannedEpoch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Range<R> {
     /// The lowest of them.
-    pub from: Epoch,
+    pub from: ShownEpoch,
     /// The highest of them.
-    pub to: Epoch,
+    pub to: ShownEpoch,
     /// Why.
     pub reason: R,
 }
@@ -97,9 +98,9 @@ pub struct PlanSummary {
     /// See [`Plan::digest`].
     pub digest: String,
     /// See [`Plan::before`].
-    pub before: Option<Epoch>,
+    pub before: Option<ShownEpoch>,
     /// See [`Plan::through`].
-    pub through: Option<Epoch>,
+    pub through: Option<ShownEpoch>,
     /// See [`Plan::computed_at`].
     pub computed_at: Option<Timestamp>,
     /// What would go.
@@ -116,6 +117,7 @@ pub struct PlanSummary {
 /// A decision about every epoch of a listing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
+    numbering: Numbering,
     epochs: Vec<PlannedEpoch>,
     deletions: Vec<Deletion>,
     before: Option<Epoch>,
@@ -132,7 +134,7 @@ impl Plan {
         let mut deletions = Vec::new();
         for ((epoch, entry), decision) in inventory.epochs().zip(decide::decide(View::now(inventory), rules)) {
             epochs.push(PlannedEpoch {
-                epoch,
+                epoch: inventory.numbering().show(epoch),
                 decision,
                 sealed: entry.is_sealed(),
                 complete: entry.is_complete(),
@@ -148,6 +150,7 @@ impl Plan {
         // A deleted epoch lies below the newest sealed one, so there is a number above it.
         let before = deleted.last().copied().and_then(Epoch::next);
         Self {
+            numbering: inventory.numbering(),
             digest: digest(subject, rules, before, &deleted),
             hold: hold(inventory, &epochs),
             computed_at: inventory.newest_modified(),
@@ -166,8 +169,14 @@ impl Plan {
     /// The decision about one epoch; `None` when it was not listed.
     #[must_use]
     pub fn decision(&self, epoch: Epoch) -> Option<Decision> {
-        let index = self.epochs.binary_search_by_key(&epoch, |planned| planned.epoch).ok()?;
+        let index = self.epochs.binary_search_by_key(&epoch, |planned| planned.epoch.epoch()).ok()?;
         self.epochs.get(index).map(|planned| planned.decision)
+    }
+
+    /// How its epochs are shown.
+    #[must_use]
+    pub const fn numbering(&self) -> Numbering {
+        self.numbering
     }
 
     /// Whether nothing would be deleted.
@@ -186,7 +195,7 @@ impl Plan {
     /// The highest epoch listed; `None` when there was none.
     #[must_use]
     pub fn through(&self) -> Option<Epoch> {
-        self.epochs.last().map(|planned| planned.epoch)
+        self.epochs.last().map(|planned| planned.epoch.epoch())
     }
 
     /// What ages were counted back from: the newest last-modified of all objects of epochs listed.
@@ -262,8 +271,8 @@ impl Plan {
     pub fn summary(&self) -> PlanSummary {
         PlanSummary {
             digest: self.digest.clone(),
-            before: self.before,
-            through: self.through(),
+            before: self.before.map(|before| self.numbering.show(before)),
+            through: self.epochs.last().map(|planned| planned.epoch),
             computed_at: self.computed_at,
             totals: self.delete_totals(),
             keep: self.keep_ranges(),
@@ -302,7 +311,7 @@ fn hold(inventory: &Inventory, epochs: &[PlannedEpoch]) -> Option<Hold> {
         .map(|planned| Hold::EpochRegression {
             epoch: planned.epoch,
             modified: planned.newest,
-            newest_sealed,
+            newest_sealed: inventory.numbering().show(newest_sealed),
             sealed_at: seal.modified,
         })
 }

@@ -202,7 +202,8 @@ async fn fold_stream(
     vnodes: Option<u32>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Inventory, StoreError> {
-    let mut builder = vnodes.map_or_else(InventoryBuilder::without_vnodes, InventoryBuilder::new);
+    let builder = vnodes.map_or_else(InventoryBuilder::without_vnodes, InventoryBuilder::new);
+    let mut builder = builder.numbered(root.numbering());
     let mut objects = std::pin::pin!(objects);
     let mut count = 0_u64;
     while let Some(object) = objects.try_next().await? {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use epochwarden_core::Numbering;
 use object_store::ObjectStore;
 use object_store::list::PaginatedListStore;
 use object_store::path::Path;
@@ -99,6 +100,7 @@ struct Inner {
     folder: Option<PathBuf>,
     clients: Clients,
     capabilities: Option<Capabilities>,
+    numbering: Numbering,
     watch: Watch,
 }
 
@@ -150,6 +152,7 @@ impl Root {
             folder,
             clients,
             capabilities: None,
+            numbering: Numbering::Plain,
             watch,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -174,6 +177,7 @@ impl Root {
             folder: None,
             clients: Clients { store, paginated: None, one_by_one: None },
             capabilities: None,
+            numbering: Numbering::Plain,
             watch,
         };
         Self { inner: Arc::new(inner) }
@@ -192,6 +196,18 @@ impl Root {
         let joined = format!("{}/{prefix_below}", self.inner.prefix);
         let url = format!("{}/{prefix_below}", self.inner.url);
         Ok(Self { inner: Arc::new(Inner { prefix: prefix(&joined)?, url, ..Inner::clone(&self.inner) }) })
+    }
+
+    /// The same root, whose epochs are numbered so: listings, plans and reports of it show them as that writes them. Without it, plainly.
+    #[must_use]
+    pub fn numbered(self, numbering: Numbering) -> Self {
+        Self { inner: Arc::new(Inner { numbering, ..Inner::clone(&self.inner) }) }
+    }
+
+    /// How the epochs of this root are numbered, and so how they are shown.
+    #[must_use]
+    pub fn numbering(&self) -> Numbering {
+        self.inner.numbering
     }
 
     /// The client. Its paths are [`Root::path`]'s. Where the store is known to take no bulk deletes, it deletes keys one by one.

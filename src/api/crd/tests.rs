@@ -151,14 +151,6 @@ fn the_defaults_of_the_schema_are_those_of_the_types() {
 }
 
 #[test]
-fn what_comes_later_is_absent() {
-    let schema = schema().to_string();
-    for absent in ["Versioned", "Assigned"] {
-        assert!(!schema.contains(absent), "{absent}");
-    }
-}
-
-#[test]
 fn the_columns_are_strings_but_for_the_fence_and_the_age() {
     let crd = crd();
     let columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap();

@@ -15,7 +15,8 @@ pub struct FenceSpec {
     pub lease_ref: LeaseRef,
 
     /// What gives the assignment version. `LeaseTransitions`: the Lease's `leaseTransitions` + 1. Annotation: the Lease's annotation
-    /// `epochwarden.io/assignment-version`, which the leader sets.
+    /// `epochwarden.io/assignment-version`, which the leader sets. Assigned: the highest version + 1 for each new term, which the leader
+    /// waits for.
     #[serde(default)]
     #[schemars(schema_with = "version_from")]
     pub version_from: VersionFrom,
@@ -32,5 +33,5 @@ pub struct LeaseRef {
 }
 
 fn version_from(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "enum": [VersionFrom::LeaseTransitions, VersionFrom::Annotation] })
+    json_schema!({ "type": "string", "enum": [VersionFrom::LeaseTransitions, VersionFrom::Annotation, VersionFrom::Assigned] })
 }

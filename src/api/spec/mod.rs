@@ -12,10 +12,11 @@ mod retention;
 mod rule;
 mod store;
 
-use std::fmt;
-
+use epochwarden_core::Numbering;
 use epochwarden_core::lease::VersionFrom;
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::status::StateEpochPolicyStatus;
@@ -45,6 +46,7 @@ pub const MAX_VNODES: u32 = 1_048_576;
     doc = "Guards the state epochs that one stream processor keeps in an object store: fences, prunes and audits them."
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = pins_as_numbered())]
 pub struct StateEpochPolicySpec {
     /// Where the epochs are.
     pub store: StoreSpec,
@@ -54,8 +56,10 @@ pub struct StateEpochPolicySpec {
     #[x_kube(validation = rule::immutable("spec.vnodes", "another number of vnodes is another state"))]
     pub vnodes: u32,
 
-    /// How epochs are numbered. Plain: by one rising number. Immutable.
+    /// How epochs are numbered. Plain: by one rising number. Versioned: by version * 2^40 + sequence, so that two leaders never share an
+    /// epoch; shown and accepted as v7/12. Immutable.
     #[serde(default)]
+    #[schemars(schema_with = "numbering")]
     #[x_kube(validation = rule::immutable("spec.numbering", "the epochs in the store are numbered already"))]
     pub numbering: Numbering,
 
@@ -83,20 +87,18 @@ pub struct StateEpochPolicySpec {
     pub suspend: bool,
 }
 
-/// How epochs are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
-pub enum Numbering {
-    /// By one rising number.
-    #[default]
-    Plain,
+/// Pinned epochs are written as the numbering writes them.
+fn pins_as_numbered() -> Rule {
+    rule::rule(
+        "self.numbering == 'Versioned' || !has(self.retention) || !has(self.retention.pinned) || \
+         self.retention.pinned.all(pin, !pin.epoch.startsWith('v'))",
+        "spec.retention.pinned[].epoch",
+        "write it in decimal digits, such as \"4711\": only with numbering: Versioned has an epoch the form v7/12",
+    )
 }
 
-impl fmt::Display for Numbering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "Plain",
-        })
-    }
+fn numbering(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": [Numbering::Plain, Numbering::Versioned] })
 }
 
 impl StateEpochPolicy {

@@ -76,7 +76,7 @@ pub struct KeepEverySpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PinnedEpoch {
-    /// The epoch, as a text: "4711".
+    /// The epoch, as a text: "4711", or with Versioned numbering "v7/12".
     #[schemars(length(max = 32))]
     #[x_kube(validation = epoch())]
     pub epoch: String,
@@ -87,11 +87,15 @@ pub struct PinnedEpoch {
     pub note: Option<String>,
 }
 
-/// A canonical decimal up to 2^63-1. Texts of 19 digits order as their numbers do.
+/// A canonical decimal up to 2^63-1, or a version and a sequence. Texts of 19 digits order as their numbers do. Whether the numbering has
+/// versions is the policy's own rule.
 fn epoch() -> Rule {
     rule::rule(
-        "self.matches('^(0|[1-9][0-9]{0,18})$') && (self.size() < 19 || self <= '9223372036854775807')",
+        "self.matches('^(0|[1-9][0-9]{0,18})$') ? (self.size() < 19 || self <= '9223372036854775807') : \
+         (self.matches('^v[1-9][0-9]{0,6}/(0|[1-9][0-9]{0,12})$') && int(self.substring(1, self.indexOf('/'))) <= 8388607 && \
+         int(self.substring(self.indexOf('/') + 1)) <= 1099511627775)",
         "spec.retention.pinned[].epoch",
-        "write the epoch as decimal digits in quotes, without sign or leading zeros, at most 9223372036854775807, such as \"4711\"",
+        "write the epoch as decimal digits in quotes, without sign or leading zeros, at most 9223372036854775807, such as \"4711\"; \
+         with numbering: Versioned also as version and sequence, such as \"v7/12\"",
     )
 }

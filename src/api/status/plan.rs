@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use epochwarden_core::Epoch;
+use epochwarden_core::ShownEpoch;
 use epochwarden_core::plan::{PlanSummary, Range};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -20,12 +20,12 @@ pub struct PlanStatus {
     /// The highest epoch to remove, + 1. Absent when nothing is to be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub before: Option<Epoch>,
+    pub before: Option<ShownEpoch>,
 
     /// The highest epoch that the plan saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub through: Option<Epoch>,
+    pub through: Option<ShownEpoch>,
 
     /// The newest last-modified that the plan saw: its ages count back from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,11 +67,11 @@ pub struct PlanStatus {
 pub struct PlanRange {
     /// The lowest of them.
     #[schemars(with = "String")]
-    pub from: Epoch,
+    pub from: ShownEpoch,
 
     /// The highest of them.
     #[schemars(with = "String")]
-    pub to: Epoch,
+    pub to: ShownEpoch,
 
     /// Why.
     pub reason: String,
@@ -106,19 +106,22 @@ impl<R: fmt::Display> From<&Range<R>> for PlanRange {
 #[cfg(test)]
 mod tests {
     use epochwarden_core::plan::{DeleteReason, KeepReason, PlanTotals};
+    use epochwarden_core::{Epoch, Numbering};
 
     use super::*;
 
+    fn shown(number: u64) -> ShownEpoch {
+        Numbering::Plain.show(Epoch::new(number))
+    }
+
     fn ranges<R: Copy>(count: u64, reason: R) -> Vec<Range<R>> {
-        (0..count)
-            .map(|number| Range { from: Epoch::new(10 * number), to: Epoch::new(10 * number + 1), reason })
-            .collect()
+        (0..count).map(|number| Range { from: shown(10 * number), to: shown(10 * number + 1), reason }).collect()
     }
 
     fn summary(keep: u64, delete: u64) -> PlanSummary {
         PlanSummary {
             digest: "d1".to_owned(),
-            before: Some(Epoch::new(7)),
+            before: Some(shown(7)),
             through: None,
             computed_at: None,
             totals: PlanTotals { epochs: 1, objects: 2, bytes: u64::MAX },
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn a_plan_is_shown_with_the_words_of_its_reasons() {
         let status = PlanStatus::from(&summary(1, 1));
-        let keep = PlanRange { from: Epoch::new(0), to: Epoch::new(1), reason: "KeepLast".to_owned() };
+        let keep = PlanRange { from: shown(0), to: shown(1), reason: "KeepLast".to_owned() };
         let delete = PlanRange { reason: "Expired".to_owned(), ..keep.clone() };
         assert_eq!((status.keep, status.delete), (vec![keep], vec![delete]));
         assert_eq!((status.epochs.get(), status.objects.get(), status.bytes.get()), (1, 2, i64::MAX.unsigned_abs()));
@@ -146,8 +149,8 @@ mod tests {
             let status = PlanStatus::from(&summary(keep, delete));
             assert!(status.truncated);
             assert!(status.keep.len() <= MAX_RANGES && status.delete.len() <= MAX_RANGES);
-            assert_eq!(status.keep.last().unwrap().from, Epoch::new(10 * (keep - 1)));
-            assert_eq!(status.delete.first().unwrap().from, Epoch::new(0));
+            assert_eq!(status.keep.last().unwrap().from, shown(10 * (keep - 1)));
+            assert_eq!(status.delete.first().unwrap().from, shown(0));
         }
     }
 }

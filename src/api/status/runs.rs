@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use epochwarden_core::{Epoch, Vnode};
+use epochwarden_core::{ShownEpoch, Vnode};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ pub struct PruneStatus {
     /// The floor as it stands: no epoch below it may be sealed any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub floor: Option<Epoch>,
+    pub floor: Option<ShownEpoch>,
 
     /// What happened, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +170,7 @@ pub struct FindingStatus {
     /// The epoch it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub epoch: Option<Epoch>,
+    pub epoch: Option<ShownEpoch>,
 
     /// The first vnode it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

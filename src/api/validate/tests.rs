@@ -149,7 +149,7 @@ fn what_cannot_be_names_its_field_and_says_what_to_write() {
 #[test]
 fn an_epoch_that_no_json_number_holds_can_be_pinned() {
     let spec = spec("retention.pinned", json!([{ "epoch": "18446744073709551615" }]));
-    assert_eq!(retention(&spec.retention).unwrap().pinned, BTreeSet::from([Epoch::new(u64::MAX)]));
+    assert_eq!(retention(&spec.retention, spec.numbering).unwrap().pinned, BTreeSet::from([Epoch::new(u64::MAX)]));
 }
 
 #[test]

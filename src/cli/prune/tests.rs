@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use epochwarden_core::Epoch;
 use epochwarden_core::inventory::InventoryBuilder;
 use epochwarden_core::plan::{Plan, Rules, Subject};
 use epochwarden_core::retention::Retention;
+use epochwarden_core::{Epoch, Numbering};
 use epochwarden_store::prune::{DeleteFailure, Remainder};
 use epochwarden_store::{ErrorClass, RequestCounts};
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ fn report(outcome: PruneOutcome) -> PruneReport {
         outcome,
         plan: plan.summary(),
         found: inventory.summary(Timestamp::UNIX_EPOCH),
-        floor: Some(Epoch::new(9)),
+        floor: Some(Numbering::Plain.show(Epoch::new(9))),
         epochs: 2,
         objects: 2000,
         bytes: 2048,

@@ -125,3 +125,37 @@ async fn nothing_is_published_while_a_later_owner_record_is_in_sight() {
     handle.stores.send_modify(|stores| stores.as_mut().unwrap().owner = Some(2));
     assert!(task.publish(&term(3), None).await.is_ok());
 }
+
+#[tokio::test]
+async fn what_the_watch_has_shown_of_a_lease_is_not_enough_to_assign_a_version() {
+    let policy: StateEpochPolicy = serde_json::from_value(serde_json::json!({
+        "apiVersion": "epochwarden.io/v1alpha1",
+        "kind": "StateEpochPolicy",
+        "metadata": { "name": "orders", "namespace": "streaming", "uid": "u1", "generation": 1 },
+        "spec": {
+            "store": { "url": "file:///nowhere" },
+            "vnodes": 4,
+            "fence": { "leaseRef": { "name": "leader" }, "versionFrom": "Assigned" },
+        },
+    }))
+    .unwrap();
+    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
+    handle.stores.send_replace(Some(Stores::of(root.clone())));
+    // Its API server does not answer.
+    let context = Context::alone();
+    let mut task = FenceTask::new(Arc::clone(&context), Arc::clone(&handle));
+    let key = LeaseKey { namespace: "streaming".into(), name: "leader".into() };
+    let seen = context.leases.subscribe(key.clone());
+    let lease = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": "leader", "namespace": "streaming", "uid": "l1" },
+        "spec": { "holderIdentity": "orders-a-1f2e", "leaseTransitions": 3, "leaseDurationSeconds": 3600 },
+    }))
+    .unwrap();
+    context.leases.observe(&key, Some(&lease));
+    task.lease = Some(Subscription { key: key.clone(), since: Duration::ZERO, seen });
+    let stopped = task.assign(&key, epochwarden_core::Numbering::Plain).await.unwrap_err();
+    assert_eq!(stopped.reason, FenceCurrent::Pending, "{}", stopped.message);
+    assert!(stopped.message.contains("streaming/leader could not be read"), "{}", stopped.message);
+    assert_eq!(epochwarden_store::list_registers(&root).await.unwrap().reading().fence, Version::OFF);
+}

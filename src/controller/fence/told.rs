@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use epochwarden_core::Version;
-use epochwarden_core::lease::{FenceRefusal, RecordSeen, Term};
+use epochwarden_core::lease::{BarePodName, FenceRefusal, RecordSeen, Term};
 use epochwarden_core::register::FenceRecord;
 
 use super::FenceTask;
@@ -11,6 +11,7 @@ use crate::api::condition::FenceCurrent;
 use crate::api::status::FenceStatus;
 use crate::controller::notices::Reason;
 use crate::controller::observed::Said;
+use crate::server::PolicyName;
 
 impl FenceTask {
     /// The record is durable, and this process wrote it.
@@ -34,6 +35,10 @@ impl FenceTask {
             None => format!("the fence is at version {} for {:?}", term.version, term.holder),
         };
         self.context.notices.send(&self.handle.reference, Reason::FencePublished, note);
+        if let Some(bare) = BarePodName::of(&term.holder) {
+            let PolicyName { namespace, name } = &self.handle.name;
+            tracing::warn!(namespace, policy = name, holder = term.holder, "{bare}");
+        }
     }
 
     /// The fence stands for this very term, whoever published it.
@@ -48,7 +53,10 @@ impl FenceTask {
             }) {
                 observed.published = Some(fence_status(term, self.recorded_at(), None));
             }
-            let message = format!("the fence is at version {} for {:?}", term.version, term.holder);
+            let message = match BarePodName::of(&term.holder) {
+                None => format!("the fence is at version {} for {:?}", term.version, term.holder),
+                Some(bare) => format!("the fence is at version {} for {:?}; {bare}", term.version, term.holder),
+            };
             observed.fence.replace(Said::new(FenceCurrent::Published, message))
         });
     }

@@ -146,7 +146,7 @@ mod tests {
         FindingStatus {
             kind,
             severity,
-            epoch: Some(epochwarden_core::Epoch::new(7)),
+            epoch: Some(crate::controller::workbench::shown(7)),
             vnode: None,
             detail: "so it is".into(),
         }

@@ -3,6 +3,7 @@
 //! A plan is *open* while it waits, or was approved and has a rest. The status has no field for that, and needs none: the plan of a run
 //! that carried it out is shown with a phase that says so ([`is_open`]), and is let go of when the next run begins.
 
+use epochwarden_core::ShownEpoch;
 use epochwarden_core::approval::Frozen;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -117,10 +118,10 @@ impl Observed {
 pub(crate) fn frozen(plan: &PlanStatus) -> Frozen {
     Frozen {
         digest: plan.digest.clone(),
-        before: plan.before,
-        through: plan.through,
+        before: plan.before.map(ShownEpoch::epoch),
+        through: plan.through.map(ShownEpoch::epoch),
         computed_at: plan.computed_at,
-        delete: plan.delete.iter().map(|range| (range.from, range.to)).collect(),
+        delete: plan.delete.iter().map(|range| (range.from.epoch(), range.to.epoch())).collect(),
         // It may also be the ranges to keep that are too many.
         truncated: plan.truncated && plan.delete.len() >= MAX_RANGES,
     }

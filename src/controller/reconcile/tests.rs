@@ -1,7 +1,6 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use epochwarden_core::Epoch;
 use epochwarden_store::{Clock, Root, RootSettings};
 use jiff::Timestamp;
 use serde_json::json;
@@ -14,6 +13,7 @@ use crate::api::{APPROVE_ANNOTATION, StateEpochPolicyStatus};
 use crate::controller::answer::NoAnswer;
 use crate::controller::status_task::Destination;
 use crate::controller::stores::Stores;
+use crate::controller::workbench::shown;
 
 struct Desk {
     reconciler: Reconciler,
@@ -98,7 +98,7 @@ fn with_a_plan(word: Option<&str>, approved: bool) -> Stored {
     let plan = PlanStatus {
         digest: "d1".into(),
         epochs: 3_u64.into(),
-        delete: vec![PlanRange { from: Epoch::new(1), to: Epoch::new(3), reason: "Expired".into() }],
+        delete: vec![PlanRange { from: shown(1), to: shown(3), reason: "Expired".into() }],
         approved_at: approved.then_some(Timestamp::UNIX_EPOCH),
         ..PlanStatus::default()
     };
@@ -212,7 +212,7 @@ async fn in_an_hour_an_idle_policy_writes_its_status_not_once() {
     looks(10).await;
     let known = written.0.lock().unwrap().len();
     let last = written.0.lock().unwrap().last().cloned().unwrap();
-    assert_eq!(last.epochs.as_ref().and_then(|epochs| epochs.latest_committed), Some(Epoch::new(7)));
+    assert_eq!(last.epochs.as_ref().and_then(|epochs| epochs.latest_committed), Some(shown(7)));
     assert!(last.store.is_some_and(|store| store.capabilities.is_some()), "it was not even probed");
     let observed_at = handle.observed.borrow().epochs.clone().unwrap().observed_at.unwrap();
 

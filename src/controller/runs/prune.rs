@@ -5,9 +5,9 @@ mod told;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use epochwarden_core::Epoch;
 use epochwarden_core::approval::Gate;
 use epochwarden_core::duration::format_duration;
+use epochwarden_core::{Epoch, ShownEpoch};
 use epochwarden_store::ErrorClass;
 use epochwarden_store::prune::{
     Approval, ApprovedState, Identity, Permission, PruneError, PruneOutcome, PruneProgress, PruneReport, PruneRules,
@@ -230,7 +230,7 @@ fn observe(observed: &mut Observed, policy: &StateEpochPolicy, phase: Phase, rep
         latest_committer: committer.and_then(|known| known.latest_committer),
         ..EpochsStatus::from(&report.found)
     });
-    observed.seen.floor = observed.seen.floor.max(report.floor.unwrap_or_default());
+    observed.seen.floor = observed.seen.floor.max(report.floor.map_or(Epoch::ZERO, ShownEpoch::epoch));
     if report.frozen_stands {
         return;
     }
@@ -295,7 +295,7 @@ fn conclude(
             prune.bytes = Some(report.bytes.into());
             prune.failed = Some(report.failed.into());
             prune.requests = Some(report.requests.total().into());
-            prune.floor = floor.or(prune.floor);
+            prune.floor = floor.map(|floor| policy.spec.numbering.show(floor)).or(prune.floor);
         }
         if let Some(said) = told.said.take() {
             // The same trouble again is in the status and in the history, not in an Event a quarter of an hour.

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::controller::observed::Said;
 use crate::controller::status::{differs, status};
-use crate::controller::workbench::{Bench, Hands, policy};
+use crate::controller::workbench::{Bench, Hands, policy, shown};
 
 const EVERY: Duration = Duration::from_mins(5);
 
@@ -47,10 +47,10 @@ async fn the_newest_seal_is_in_the_status_seconds_after_the_store_was_reached() 
     wait(SOON).await;
     task.abort();
     let expected = EpochsStatus {
-        latest_committed: Some(Epoch::new(7)),
+        latest_committed: Some(shown(7)),
         latest_committed_at: Some(sealed),
         latest_committer: None,
-        oldest_sealed: Some(Epoch::new(3)),
+        oldest_sealed: Some(shown(3)),
         sealed: 2_u64.into(),
         unsealed: 1_u64.into(),
         objects: None,
@@ -184,7 +184,7 @@ async fn what_an_index_does_not_show_stays_as_the_last_run_has_counted_it() {
     let bench = bench();
     bench.seal(7).await;
     let counted = EpochsStatus {
-        latest_committed: Some(Epoch::new(7)),
+        latest_committed: Some(shown(7)),
         latest_committer: Some("pod-9".into()),
         objects: Some(5_u64.into()),
         bytes: Some(50_u64.into()),
@@ -198,7 +198,7 @@ async fn what_an_index_does_not_show_stays_as_the_last_run_has_counted_it() {
     bench.seal(8).await;
     work(&bench, EVERY * 2).await;
     let epochs = seen(&bench).epochs.unwrap();
-    assert_eq!((epochs.latest_committed, epochs.latest_committer), (Some(Epoch::new(8)), None), "nobody knows yet");
+    assert_eq!((epochs.latest_committed, epochs.latest_committer), (Some(shown(8)), None), "nobody knows yet");
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +206,7 @@ async fn a_listing_that_a_run_has_overtaken_is_thrown_away() {
     let bench = bench();
     bench.seal(7).await;
     let index = epochwarden_store::list_index(&bench.root).await.unwrap();
-    let newer = EpochsStatus { latest_committed: Some(Epoch::new(9)), ..EpochsStatus::default() };
+    let newer = EpochsStatus { latest_committed: Some(shown(9)), ..EpochsStatus::default() };
     bench.handle.observed.send_modify(|observed| observed.epochs = Some(newer.clone()));
     observe(&bench.context, &bench.handle, &index, Duration::ZERO, None);
     assert_eq!(seen(&bench).epochs, Some(newer));

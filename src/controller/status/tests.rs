@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::condition::StoreReady;
 use crate::api::status::{EpochsStatus, PastRun, RunKind};
+use crate::controller::workbench::shown;
 
 fn policy(extra: &Value) -> StateEpochPolicy {
     let mut spec = json!({ "store": { "url": "s3://state/orders" }, "vnodes": 4 });
@@ -168,7 +169,7 @@ fn times_alone_are_no_difference_and_anything_else_is() {
     later.prune.started_at = Some(at(50));
     later.history[0].finished_at = at(51);
     assert!(!differs(&before, &status(&policy(&json!({})), &later, &[], at(55))));
-    later.epochs.as_mut().unwrap().latest_committed = Some(Epoch::new(9));
+    later.epochs.as_mut().unwrap().latest_committed = Some(shown(9));
     assert!(differs(&before, &status(&policy(&json!({})), &later, &[], at(55))));
 }
 
@@ -178,7 +179,7 @@ fn what_an_earlier_life_wrote_is_what_the_next_one_knows() {
     observed.pruned = Some(Said::new(PruneHealthy::PartlyFailed, "3 left"));
     observed.prune.phase = Some(Phase::Running);
     observed.prune.started_at = Some(at(7));
-    observed.prune.floor = Some(Epoch::new(12));
+    observed.prune.floor = Some(shown(12));
     let mut written = status(&policy(&json!({})), &observed, &[], at(1));
     // While it ran, the condition said so, and not how the last one ended.
     let knows = |written: &StateEpochPolicyStatus| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use epochwarden_core::Numbering;
 use epochwarden_store::{Root, RootSettings};
 
 use super::keeper::{Keeper, Look};
@@ -43,12 +44,14 @@ pub(super) struct Opener {
     url: String,
     options: Vec<(String, String)>,
     settings: RootSettings,
+    numbering: Numbering,
 }
 
 impl Opener {
     /// Clients with these settings changed. No request.
     pub(super) fn open(&self, change: impl FnOnce(RootSettings) -> RootSettings) -> Result<Root, StoreProblem> {
         Root::open(&self.url, self.options.clone(), &change(self.settings.clone()))
+            .map(|root| root.numbered(self.numbering))
             .map_err(|error| StoreProblem::from(&error))
     }
 }
@@ -64,7 +67,7 @@ impl Keeper {
             secrets: secrets.identity.clone(),
         };
         self.check_file_root(&identity.url).await?;
-        let opener = self.opener(&identity, secrets)?;
+        let opener = self.opener(&identity, secrets, policy.spec.numbering)?;
         let stores = match self.checked.clone().filter(|stores| *stores.identity == identity) {
             Some(stores) if look == Look::Secrets => return Ok(stores),
             Some(stores) => stores,
@@ -90,7 +93,7 @@ impl Keeper {
         }
     }
 
-    fn opener(&self, identity: &Identity, secrets: Secrets) -> Result<Opener, StoreProblem> {
+    fn opener(&self, identity: &Identity, secrets: Secrets, numbering: Numbering) -> Result<Opener, StoreProblem> {
         let settings = &self.context.settings;
         let ambient =
             secrets.options.is_none() && credentials::is_under(&identity.url, &settings.allow_ambient_credentials);
@@ -106,7 +109,7 @@ impl Keeper {
             ca: secrets.ca,
             ..RootSettings::default()
         };
-        Ok(Opener { url: identity.url.clone(), options, settings })
+        Ok(Opener { url: identity.url.clone(), options, settings, numbering })
     }
 
     fn make(&mut self, identity: Identity, opener: &Opener) -> Result<Stores, StoreProblem> {

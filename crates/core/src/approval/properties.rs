@@ -91,7 +91,7 @@ fn inventory<'o>(objects: impl IntoIterator<Item = &'o Object>, floor: Option<Ep
 }
 
 fn deleted(plan: &Plan) -> BTreeSet<Epoch> {
-    plan.decisions().filter(|planned| planned.decision.is_delete()).map(|planned| planned.epoch).collect()
+    plan.decisions().filter(|planned| planned.decision.is_delete()).map(|planned| planned.epoch.epoch()).collect()
 }
 
 fn epoch_of(key: &str) -> Option<Epoch> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::inventory::InventoryBuilder;
 use crate::key;
+use crate::numbering::Numbering;
 use crate::register::RegisterKind;
 use crate::retention::Retention;
 
@@ -68,10 +69,10 @@ pub(super) fn frozen(plan: &Plan, ranges: usize) -> Frozen {
     let summary = plan.summary();
     Frozen {
         truncated: summary.keep.len() > ranges || summary.delete.len() > ranges,
-        delete: summary.delete.iter().take(ranges).map(|range| (range.from, range.to)).collect(),
+        delete: summary.delete.iter().take(ranges).map(|range| (range.from.epoch(), range.to.epoch())).collect(),
         digest: summary.digest,
-        before: summary.before,
-        through: summary.through,
+        before: summary.before.map(ShownEpoch::epoch),
+        through: summary.through.map(ShownEpoch::epoch),
         computed_at: summary.computed_at,
     }
 }
@@ -201,7 +202,8 @@ fn a_waiting_plan_is_void_once_it_would_delete_what_is_kept_by_now() {
     let world = World::sealed(1, 9);
     let gate = waiting(world.frozen(&rules));
     let touched = world.and(2, false, 9).and(3, false, 9);
-    let void = Void::WouldDeleteKept { epoch: Epoch::new(2), reason: KeepReason::TooYoung, epochs: 2 };
+    let void =
+        Void::WouldDeleteKept { epoch: Numbering::Plain.show(Epoch::new(2)), reason: KeepReason::TooYoung, epochs: 2 };
     assert_eq!(touched.admit(&gate, &rules), fresh(Some(void)));
     assert!(void.to_string().contains("epoch 2") && void.to_string().contains("TooYoung, one of 2"), "{void}");
 

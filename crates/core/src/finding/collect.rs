@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::problem::{Problem, Rank};
 use super::{Finding, FindingKind, MAX_FINDINGS, Severity, Verdict};
+use crate::numbering::Numbering;
 
 /// Counts all problems and keeps the foremost ones. The order in which they come makes no difference.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ impl Collected {
         self.dropped
     }
 
-    pub(super) fn into_parts(self) -> (BTreeMap<FindingKind, u64>, Vec<Finding>) {
-        (self.counts, self.foremost.into_values().map(Problem::into_finding).collect())
+    pub(super) fn into_parts(self, numbering: Numbering) -> (BTreeMap<FindingKind, u64>, Vec<Finding>) {
+        (self.counts, self.foremost.into_values().map(|problem| problem.into_finding(numbering)).collect())
     }
 }

@@ -12,6 +12,7 @@ use super::problem::{Problem, Regression};
 use super::second_look::SecondLook;
 use crate::epoch::Epoch;
 use crate::inventory::{EpochEntry, Inventory, Sealing};
+use crate::numbering::Numbering;
 use crate::plan::{Decision, DeleteReason, Hold, Plan};
 
 /// A partial may be this much newer than its seal: stores do not date to the instant.
@@ -90,6 +91,9 @@ impl<'a> Draft<'a> {
         }
         if let (Some(out), Some(vnodes)) = (entry.out_of_range(), vnodes) {
             self.collected.add(Problem::VnodeOutOfRange { epoch, count: out.count, first: out.first, vnodes });
+        }
+        if let Some(contested) = contested(epoch, entry, self.context.inventory.numbering(), self.context.evidence) {
+            self.collected.add(contested);
         }
         if let Some(key) = entry.unaddressable() {
             self.collected.add(Problem::UnaddressableKey { epoch, key: key.to_owned() });
@@ -207,12 +211,20 @@ pub(super) fn late_write(epoch: Epoch, entry: &EpochEntry) -> Option<Problem> {
     (written.duration_since(sealed) > LATE).then_some(Problem::LateWrite { epoch, vnode, written, sealed })
 }
 
+/// An epoch of a version that was sealed after the fence had passed that version: its leader was told so by its second look at the fence,
+/// and acknowledged nothing.
+fn contested(epoch: Epoch, entry: &EpochEntry, numbering: Numbering, evidence: &Evidence) -> Option<Problem> {
+    let (sealed, version) = (entry.seal()?.modified, numbering.parts(epoch)?.version);
+    let (by, since) = evidence.passed_before(version, sealed)?;
+    Some(Problem::ContestedSeal { epoch, version, sealed, by, since })
+}
+
 /// Numbering that restarted: lower epochs sealed after the newest sealed one, else what makes prune hold.
 fn regression(inventory: &Inventory, plan: &Plan) -> Option<Regression> {
     let newest = inventory.newest_sealed()?;
     let newest_sealed = inventory.get(newest)?.seal()?.modified;
     let held = match plan.hold() {
-        Some(Hold::EpochRegression { epoch, modified, .. }) => Some((*modified, *epoch)),
+        Some(Hold::EpochRegression { epoch, modified, .. }) => Some((*modified, epoch.epoch())),
         _ => None,
     };
     let sealed_late = || {
@@ -242,8 +254,8 @@ pub(super) fn stalled_sealing(sealing: &Sealing, now: Timestamp, stalled_after: 
 fn leaks<'a>(inventory: &'a Inventory, plan: &'a Plan) -> impl Iterator<Item = Problem> + 'a {
     let floor = inventory.reading().floor;
     let abandoned = plan.decisions().filter(|planned| planned.decision == Decision::Delete(DeleteReason::Abandoned));
-    abandoned.filter(move |planned| planned.epoch < floor).map(move |planned| Problem::Leak {
-        epoch: planned.epoch,
+    abandoned.filter(move |planned| planned.epoch.epoch() < floor).map(move |planned| Problem::Leak {
+        epoch: planned.epoch.epoch(),
         floor,
         objects: planned.objects,
         bytes: planned.bytes,

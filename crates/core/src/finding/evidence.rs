@@ -53,6 +53,13 @@ impl Evidence {
         self.fence.iter().filter_map(|record| record.holder.as_deref())
     }
 
+    /// The first record of a version above `version` that was durable before `at`, and when. In the very second of a seal the order is
+    /// unknown, and it counts as sealed in time.
+    pub(super) fn passed_before(&self, version: Version, at: Timestamp) -> Option<(Version, Timestamp)> {
+        let passed = self.fence.iter().filter(|record| record.version > version && record.modified < at);
+        passed.map(|record| (record.modified, record.version)).min().map(|(since, by)| (by, since))
+    }
+
     /// Whether these records tell all who may have sealed at `at`. Before the first of them nobody was recorded, and a record that cannot
     /// be read may name anyone.
     pub(super) fn covers(&self, at: Timestamp) -> bool {

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use super::committer::{LONGEST_MARKER, Malformed};
 use super::{Finding, FindingKind, Severity};
 use crate::duration::format_duration;
-use crate::epoch::{Epoch, Vnode};
+use crate::epoch::{Epoch, Version, Vnode};
 use crate::key;
+use crate::numbering::Numbering;
 use crate::register::RegisterKind;
 
 /// So much of a text from the bucket is quoted.
@@ -23,6 +24,7 @@ pub(super) enum Problem {
     MalformedMarker { epoch: Epoch, why: Malformed },
     EpochRegression { regression: Regression, stalled: bool },
     UnknownCommitter { epoch: Epoch, committer: String },
+    ContestedSeal { epoch: Epoch, version: Version, sealed: Timestamp, by: Version, since: Timestamp },
     VnodeOutOfRange { epoch: Epoch, count: u64, first: Vnode, vnodes: u32 },
     StalledSealing { first: Epoch, unsealed: u64, newest: Option<Epoch>, since: Timestamp, stalled_after: Duration },
     Leak { epoch: Epoch, floor: Epoch, objects: u64, bytes: u64 },
@@ -59,6 +61,7 @@ impl Problem {
             Self::MalformedMarker { .. } => FindingKind::MalformedMarker,
             Self::EpochRegression { .. } => FindingKind::EpochRegression,
             Self::UnknownCommitter { .. } => FindingKind::UnknownCommitter,
+            Self::ContestedSeal { .. } => FindingKind::ContestedSeal,
             Self::VnodeOutOfRange { .. } => FindingKind::VnodeOutOfRange,
             Self::StalledSealing { .. } => FindingKind::StalledSealing,
             Self::Leak { .. } => FindingKind::Leak,
@@ -76,6 +79,7 @@ impl Problem {
             | Self::EpochRegression { stalled: true, .. } => Severity::Critical,
             Self::EpochRegression { stalled: false, .. }
             | Self::UnknownCommitter { .. }
+            | Self::ContestedSeal { .. }
             | Self::VnodeOutOfRange { .. }
             | Self::StalledSealing { .. }
             | Self::Leak { .. }
@@ -101,6 +105,7 @@ impl Problem {
             | Self::MalformedMarker { epoch, .. }
             | Self::EpochRegression { regression: Regression { epoch, .. }, .. }
             | Self::UnknownCommitter { epoch, .. }
+            | Self::ContestedSeal { epoch, .. }
             | Self::VnodeOutOfRange { epoch, .. }
             | Self::StalledSealing { first: epoch, .. }
             | Self::Leak { epoch, .. }
@@ -132,35 +137,45 @@ impl Problem {
         (self.severity(), of_one_epoch, std::cmp::Reverse(self.epoch()), self.kind(), record)
     }
 
-    pub(super) fn into_finding(self) -> Finding {
+    /// The finding in which it is told, with epochs as `numbering` writes them.
+    pub(super) fn into_finding(self, numbering: Numbering) -> Finding {
         Finding {
             kind: self.kind(),
             severity: self.severity(),
-            epoch: self.epoch(),
+            epoch: self.epoch().map(|epoch| numbering.show(epoch)),
             vnode: self.vnode(),
-            detail: self.to_string(),
+            detail: Words { problem: &self, numbering }.to_string(),
         }
     }
 }
 
-impl fmt::Display for Problem {
+/// A problem, with epochs as a numbering writes them.
+struct Words<'a> {
+    problem: &'a Problem,
+    numbering: Numbering,
+}
+
+impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SealedIncomplete { epoch, sealed, vnodes, missing, first } => {
+        let show = |epoch: &Epoch| self.numbering.show(*epoch);
+        match self.problem {
+            Problem::SealedIncomplete { epoch, sealed, vnodes, missing, first } => {
                 write!(f, "sealed at {sealed}, but {missing} of {vnodes} vnodes have no partial.bin: ")?;
                 list(f, first.iter(), u64::from(*missing))?;
                 write!(
                     f,
-                    "; epoch {epoch} cannot be restored: restore another one, find out who deleted these objects, and if the pipeline \
-                     never had {vnodes} vnodes, correct that number"
+                    "; epoch {} cannot be restored: restore another one, find out who deleted these objects, and if the pipeline \
+                     never had {vnodes} vnodes, correct that number",
+                    show(epoch)
                 )
             }
-            Self::LateWrite { epoch, vnode, written, sealed } => write!(
+            Problem::LateWrite { epoch, vnode, written, sealed } => write!(
                 f,
-                "vnode {vnode}'s partial.bin was written at {written}, after the seal at {sealed}: epoch {epoch} may mix two states; \
-                 restore another one, and find the worker that wrote without the fence"
+                "vnode {vnode}'s partial.bin was written at {written}, after the seal at {sealed}: epoch {} may mix two states; \
+                 restore another one, and find the worker that wrote without the fence",
+                show(epoch)
             ),
-            Self::MalformedMarker { epoch, why } => {
+            Problem::MalformedMarker { epoch, why } => {
                 write!(f, "the body of {} ", key::commit(*epoch))?;
                 match why {
                     Malformed::Empty => f.write_str("is empty")?,
@@ -169,21 +184,28 @@ impl fmt::Display for Problem {
                 }
                 f.write_str(": no leader writes that; find out who sealed it, and restore another epoch until then")
             }
-            Self::EpochRegression { regression, .. } => regression.fmt(f),
-            Self::UnknownCommitter { epoch, committer } => write!(
+            Problem::EpochRegression { regression, .. } => regression.words(f, self.numbering),
+            Problem::UnknownCommitter { epoch, committer } => write!(
                 f,
-                "epoch {epoch} was sealed by {}, which no fence record names: a process that never led, or one whose instance id is not \
+                "epoch {} was sealed by {}, which no fence record names: a process that never led, or one whose instance id is not \
                  the name in its Lease; look where it runs",
+                show(epoch),
                 Quoted(committer)
             ),
-            Self::VnodeOutOfRange { count, first, vnodes, .. } => write!(
+            Problem::ContestedSeal { epoch, version, sealed, by, since } => write!(
+                f,
+                "epoch {} of version {version} was sealed at {sealed}, after the fence had stood at {by} since {since}: it was not \
+                 acknowledged, and nothing is lost; its leader was paused or cut off, so look where it ran",
+                show(epoch)
+            ),
+            Problem::VnodeOutOfRange { count, first, vnodes, .. } => write!(
                 f,
                 "{count} partial.bin of vnodes from {first} on, where {vnodes} vnodes end below {vnodes}: a restore would leave them out; \
                  correct the number of vnodes, or the writer"
             ),
-            Self::StalledSealing { unsealed, newest, since, stalled_after, .. } => {
+            Problem::StalledSealing { unsealed, newest, since, stalled_after, .. } => {
                 match newest {
-                    Some(newest) => write!(f, "no epoch was sealed since {newest} at {since}")?,
+                    Some(newest) => write!(f, "no epoch was sealed since {} at {since}", show(newest))?,
                     None => write!(f, "no epoch was ever sealed, and the first of them was last written at {since}")?,
                 }
                 let (noun, are) = if *unsealed == 1 { ("epoch", "is") } else { ("epochs", "are") };
@@ -194,23 +216,26 @@ impl fmt::Display for Problem {
                     format_duration(*stalled_after)
                 )
             }
-            Self::Leak { epoch, floor, objects, bytes } => write!(
+            Problem::Leak { epoch, floor, objects, bytes } => write!(
                 f,
-                "epoch {epoch} is unsealed below the floor {floor}, and no rule keeps its {objects} objects of {bytes} bytes: the next prune \
-                 removes them"
+                "epoch {} is unsealed below the floor {}, and no rule keeps its {objects} objects of {bytes} bytes: the next prune \
+                 removes them",
+                show(epoch),
+                show(floor)
             ),
-            Self::UnaddressableKey { epoch, key } => write!(
+            Problem::UnaddressableKey { epoch, key } => write!(
                 f,
-                "epoch {epoch} holds {}, which cannot be deleted by that name (a folder marker?): prune holds this epoch; remove the \
+                "epoch {} holds {}, which cannot be deleted by that name (a folder marker?): prune holds this epoch; remove the \
                  object with the store's own tools",
+                show(epoch),
                 Quoted(key)
             ),
-            Self::UnreadableRegister { register, number } => write!(
+            Problem::UnreadableRegister { register, number } => write!(
                 f,
                 "{} is no {register} record: its number counts, what it says is lost; find out who wrote it, and leave it where it is",
                 key::register(*register, *number)
             ),
-            Self::ForeignKey { count, examples } => {
+            Problem::ForeignKey { count, examples } => {
                 let (noun, is) = if *count == 1 { ("key", "is") } else { ("keys", "are") };
                 write!(f, "{count} {noun} outside the layout {is} left alone: ")?;
                 list(f, examples.iter().map(|key| Quoted(key)), *count)?;
@@ -220,9 +245,10 @@ impl fmt::Display for Problem {
     }
 }
 
-impl fmt::Display for Regression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, at, sealed_late, newest, newest_sealed, holds_prune } = self;
+impl Regression {
+    fn words(&self, f: &mut fmt::Formatter<'_>, numbering: Numbering) -> fmt::Result {
+        let Self { at, sealed_late, newest_sealed, holds_prune, .. } = self;
+        let (epoch, newest) = (numbering.show(self.epoch), numbering.show(self.newest));
         match sealed_late {
             0 => write!(f, "epoch {epoch} was written to at {at}")?,
             1 => write!(f, "epoch {epoch} was sealed at {at}")?,

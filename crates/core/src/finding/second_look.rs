@@ -94,7 +94,7 @@ impl<'a> SecondLook<'a> {
         };
         let verdict = self.collected.verdict();
         let truncated = self.collected.truncated() || unconfirmed > 0;
-        let (counts, findings) = self.collected.into_parts();
+        let (counts, findings) = self.collected.into_parts(inventory.numbering());
         Audit { verdict, coverage, counts, findings, truncated, latest_committer: self.latest_committer }
     }
 }

@@ -1,5 +1,7 @@
 //! The rules one by one: each where it just holds, and where it just does not.
 
+mod versioned;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use jiff::Timestamp;
 use md5::{Digest, Md5};
 
 use super::*;
-use crate::epoch::Version;
+use crate::epoch::{Epoch, Version};
 use crate::inventory::{EpochIndex, Inventory, InventoryBuilder, Seal};
 use crate::key;
 use crate::plan::{Plan, Rules, Subject};
@@ -43,6 +45,7 @@ struct World {
     bodies: BTreeMap<u64, Vec<u8>>,
     evidence: Evidence,
     retention: Retention,
+    numbering: Numbering,
     now: i64,
 }
 
@@ -54,6 +57,7 @@ impl World {
             bodies: BTreeMap::new(),
             evidence: Evidence::default(),
             retention: Retention::default(),
+            numbering: Numbering::Plain,
             now: 1000,
         };
         world.fence(1, 1, Some("a"));
@@ -102,7 +106,7 @@ impl World {
     }
 
     fn list(&self) -> Inventory {
-        let mut builder = InventoryBuilder::new(VNODES);
+        let mut builder = InventoryBuilder::new(VNODES).numbered(self.numbering);
         for Object { key, size, modified, etag } in &self.objects {
             builder.observe(key, *size, at(*modified), etag.as_deref());
         }
@@ -146,7 +150,7 @@ type Found = (FindingKind, Severity, Option<u64>, Option<u32>);
 
 fn found(audit: &Audit) -> Vec<Found> {
     let found = |finding: &Finding| {
-        (finding.kind, finding.severity, finding.epoch.map(Epoch::get), finding.vnode.map(Vnode::get))
+        (finding.kind, finding.severity, finding.epoch.map(ShownEpoch::get), finding.vnode.map(Vnode::get))
     };
     audit.findings.iter().map(found).collect()
 }
@@ -460,7 +464,7 @@ fn an_index_alone_tells_stalled_sealing_as_an_audit_does() {
         if index.never_sealed().is_some() {
             index.begun_at(at(110));
         }
-        let found = stalled_sealing(&index.sealing(), at(world.now), stalled_after);
+        let found = stalled_sealing(&index.sealing(), Numbering::Plain, at(world.now), stalled_after);
         let audited = world.audit().findings.into_iter().find(|finding| finding.kind == FindingKind::StalledSealing);
         assert_eq!(found, audited, "at {}", world.now);
     }

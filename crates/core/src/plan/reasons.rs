@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::epoch::Epoch;
+use crate::numbering::ShownEpoch;
 
 /// Why an epoch is kept, in the order in which reasons are looked for: an epoch has the first one that holds. An unaddressable key comes
 /// last, since it holds back an epoch that would be deleted otherwise.
@@ -117,11 +117,11 @@ pub enum Hold {
     /// An epoch that would be deleted was written to after the newest seal: the numbering may have restarted below it.
     EpochRegression {
         /// The epoch with the newest such object.
-        epoch: Epoch,
+        epoch: ShownEpoch,
         /// When that was written, by the store's clock.
         modified: Timestamp,
         /// The newest sealed epoch.
-        newest_sealed: Epoch,
+        newest_sealed: ShownEpoch,
         /// When it was sealed, by the store's clock.
         sealed_at: Timestamp,
     },

@@ -393,9 +393,9 @@ fn before_is_right_above_the_highest_deleted_epoch() {
 fn a_plan_holds_while_an_epoch_to_delete_is_newer_than_the_newest_seal() {
     let touched = |second| Listed { extras: vec![("/note", second)], ..sealed(1, 10) };
     let regression = |epoch, modified| Hold::EpochRegression {
-        epoch: Epoch::new(epoch),
+        epoch: Numbering::Plain.show(Epoch::new(epoch)),
         modified: at(modified),
-        newest_sealed: Epoch::new(9),
+        newest_sealed: Numbering::Plain.show(Epoch::new(9)),
         sealed_at: at(20),
     };
     for (what, epochs, hold) in [
@@ -503,7 +503,11 @@ fn ranges_join_epochs_that_are_neighbours_in_the_listing() {
     let wide = self::plan(&epochs, &self::rules(keep_last(1)));
     assert_eq!(
         wide.delete_ranges()[1],
-        Range { from: Epoch::new(50), to: Epoch::new(8000), reason: DeleteReason::Expired }
+        Range {
+            from: Numbering::Plain.show(Epoch::new(50)),
+            to: Numbering::Plain.show(Epoch::new(8000)),
+            reason: DeleteReason::Expired
+        }
     );
     assert_eq!(plan.delete_totals(), PlanTotals { epochs: 3, objects: 8, bytes: 602 });
     assert_eq!(plan.keep_totals(), PlanTotals { epochs: 3, objects: 9, bytes: 603 });
@@ -549,4 +553,33 @@ fn the_digest_covers_what_goes_and_not_when_or_what_stays() {
     assert_ne!(digest(&[sealed(1, 10), sealed(2, 20), sealed(3, 30)]), base, "another deletion");
     assert_ne!(digest(&[sealed(2, 20)]), base, "no deletion");
     assert_eq!(base.len(), 64);
+}
+
+#[test]
+fn a_plan_shows_its_epochs_as_their_numbering_writes_them_and_has_the_same_digest() {
+    let v7 = 7_u64 << 40;
+    let list = |numbering| {
+        let mut builder = InventoryBuilder::new(1).numbered(numbering);
+        for (second, epoch) in (0..).step_by(60).zip([12, v7, v7 + 1, v7 + 2]) {
+            let at = Timestamp::from_second(second).unwrap();
+            builder.observe(&format!("epoch={epoch}/vnode=0/partial.bin"), 1, at, None);
+            builder.observe(&format!("epoch={epoch}/_COMMIT"), 1, at, None);
+        }
+        // A straggler, which makes the plan hold.
+        builder.observe(&format!("epoch={v7}/late"), 1, Timestamp::from_second(1000).unwrap(), None);
+        let retention = Retention { keep_last: Some(1), ..Retention::default() };
+        let rules = Rules { vnodes: 1, retention, min_age: Duration::ZERO };
+        Plan::new(&builder.finish(), &rules, &Subject { root: "s3://state".into(), policy_uid: String::new() })
+    };
+    let (plain, versioned) = (list(Numbering::Plain), list(Numbering::Versioned));
+    assert_eq!(plain.digest(), versioned.digest());
+    let summary = versioned.summary();
+    let json = serde_json::to_value(&summary).unwrap();
+    assert_eq!((&json["before"], &json["through"]), (&"v7/2".into(), &"v7/2".into()));
+    assert_eq!(json["delete"], serde_json::json!([{"from": "12", "to": "v7/1", "reason": "Expired"}]));
+    assert_eq!(json["hold"]["epoch"], "v7/0");
+    let hold = versioned.hold().unwrap().to_string();
+    assert!(hold.contains("epoch v7/0") && hold.contains("above v7/2") && !hold.contains("76965"), "{hold}");
+    let shown: Vec<_> = versioned.decisions().map(|planned| planned.epoch.to_string()).collect();
+    assert_eq!(shown, ["12", "v7/0", "v7/1", "v7/2"]);
 }

@@ -44,7 +44,8 @@ impl ObjectStoreBackendBuilder {
         }
     }
 
-    /// The name of this process start, and the body of its seals. Without it, a random one.
+    /// The name of this process start, and the body of its seals: see [`UniqueInstanceId`](crate::UniqueInstanceId). Without it, a random
+    /// one.
     pub fn instance_id(mut self, instance_id: impl Into<String>) -> Self {
         self.instance_id = Some(instance_id.into());
         self
@@ -114,7 +115,7 @@ impl ObjectStoreBackendBuilder {
         let Self { store, instance_id, holder, vnode_capacity, leading, numbering, exclusive_partials, fence_refresh } =
             self;
         let instance_id = instance_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-        let registers = Registers::new(Root::from_store(Arc::clone(&store)), instance_id.clone());
+        let registers = Registers::new(Root::from_store(Arc::clone(&store)).numbered(numbering), instance_id.clone());
         let guards = Guards::new(
             registers,
             holder.unwrap_or_else(|| instance_id.clone()),

@@ -218,7 +218,6 @@ impl Guards {
         version: Version,
         lease: Option<&LeaseIdentity>,
     ) -> Result<(), StateBackendError> {
-        self.numbering.check_version(version).map_err(StoreError::from)?;
         self.wake();
         let published = self.registers.publish_fence(version, &self.holder, lease).await?;
         self.registers.trim(RegisterKind::Fence).await;

@@ -32,7 +32,7 @@ impl Run<'_> {
             Approval::Digest(approved) => Err(PruneError::NotApproved { approved, found: plan.digest().to_owned() }),
             Approval::Plan(approved) => {
                 let deleted = approved.decisions().filter(|planned| Decision::is_delete(planned.decision));
-                let epochs = deleted.map(|planned| planned.epoch).collect();
+                let epochs = deleted.map(|planned| planned.epoch.epoch()).collect();
                 Ok(Some(Approved { epochs, digest: approved.digest().to_owned() }))
             }
             Approval::Gate(gate) => {

@@ -89,7 +89,8 @@ impl Run<'_> {
         // A deleted epoch lies below the newest sealed one, so there is a number above it.
         let before = highest.next().unwrap_or(highest);
         let digest = approved.as_ref().map_or(&report.plan.digest, |approved| &approved.digest);
-        report.floor = Some(self.publish_floor(&reading, before, digest).await?);
+        let floor = self.publish_floor(&reading, before, digest).await?;
+        report.floor = Some(self.registers.root().numbering().show(floor));
         crash::point("prune-floor-published");
         Ok(Prepared { report, deletions, owner, listed })
     }

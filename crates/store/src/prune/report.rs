@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use epochwarden_core::Epoch;
+use epochwarden_core::ShownEpoch;
 use epochwarden_core::inventory::EpochsSummary;
 use epochwarden_core::plan::{Deletion, Plan, PlanSummary};
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ pub struct PruneReport {
     /// The epochs, as the plan's listing showed them: before anything was deleted.
     pub found: EpochsSummary,
     /// The floor as it stands since: above everything that it deletes, or higher. `None` when nothing was to be deleted.
-    pub floor: Option<Epoch>,
+    pub floor: Option<ShownEpoch>,
     /// Epochs that are gone, to their last object.
     pub epochs: u64,
     /// Objects that are gone, each confirmed. One that somebody else deleted first counts too.

@@ -18,8 +18,8 @@ mod wire;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use epochwarden_core::Epoch;
 use epochwarden_core::retention::Retention;
+use epochwarden_core::{Epoch, ShownEpoch};
 use epochwarden_testkit::fault::FaultStore;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;

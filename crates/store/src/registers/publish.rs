@@ -4,7 +4,7 @@ use bytes::Bytes;
 use epochwarden_core::key;
 use epochwarden_core::lease::LeaseIdentity;
 use epochwarden_core::register::{FenceRecord, FenceStep, FloorRecord, Reading, RegisterKind, fence_step};
-use epochwarden_core::{Epoch, Numbering, Version};
+use epochwarden_core::{Epoch, Version};
 use serde::Serialize;
 
 use super::{Record, Registers};
@@ -33,7 +33,7 @@ impl Registers {
     /// Where this value has listed the registers before and saw only lower versions, it costs one PUT and no LIST: a record below the
     /// highest does no harm. Otherwise one LIST and one PUT, or one LIST and one GET. A lost answer costs a GET and perhaps another try.
     ///
-    /// Errors: [`StoreError::FenceConflict`] when `version` stands for another term or for nobody who can be read;
+    /// Errors: [`StoreError::InvalidVersion`] for one that the root's numbering does not have; [`StoreError::FenceConflict`] when `version` stands for another term or for nobody who can be read;
     /// [`StoreError::OutcomeUnknown`] when nothing settles whether it was written.
     pub async fn publish_fence(
         &self,
@@ -41,7 +41,7 @@ impl Registers {
         holder: &str,
         lease: Option<&LeaseIdentity>,
     ) -> Result<Published, StoreError> {
-        Numbering::Plain.check_version(version)?;
+        self.root.numbering().check_version(version)?;
         let known = {
             let memory = self.memory();
             memory.listed.then_some(memory.seen.fence)

@@ -7,6 +7,7 @@ use crate::api::condition::Reason as _;
 use crate::api::status::{PlanRange, RunKind};
 use crate::controller::status::status;
 use crate::controller::workbench;
+use crate::controller::workbench::shown;
 
 const DIGEST: &str = "d1";
 
@@ -15,7 +16,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn plan() -> PlanStatus {
-    let range = PlanRange { from: Epoch::new(1), to: Epoch::new(7), reason: "Expired".into() };
+    let range = PlanRange { from: shown(1), to: shown(7), reason: "Expired".into() };
     PlanStatus { digest: DIGEST.into(), epochs: 7_u64.into(), delete: vec![range], ..PlanStatus::default() }
 }
 
@@ -155,11 +156,8 @@ fn another_generation_voids_the_plan_and_its_approval_also_over_a_restart() {
 #[test]
 fn what_the_rules_are_told_of_a_plan_lacks_ranges_only_where_there_are_as_many_as_the_status_holds() {
     let ranges = |count: u64| -> Vec<PlanRange> {
-        let range = |number| PlanRange {
-            from: Epoch::new(10 * number),
-            to: Epoch::new(10 * number + 1),
-            reason: "Expired".into(),
-        };
+        let range =
+            |number| PlanRange { from: shown(10 * number), to: shown(10 * number + 1), reason: "Expired".into() };
         (0..count).map(range).collect()
     };
     let most = u64::try_from(MAX_RANGES).unwrap();

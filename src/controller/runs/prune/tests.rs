@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controller::status::{differs, status};
-use crate::controller::workbench::{Bench, Hands};
+use crate::controller::workbench::{self, Bench, Hands};
 
 fn bench() -> Bench {
     let spec = json!({ "retention": { "keepLast": 1 }, "prune": { "approval": "Manual", "minAge": "0s" } });
@@ -40,7 +40,7 @@ async fn a_slot_that_finds_the_plan_still_waiting_changes_nothing_but_the_epochs
     assert_eq!(first.prune.phase, Some(Phase::AwaitingApproval));
     assert_eq!(first.history.len(), 1);
     let plan = first.plan.clone().unwrap();
-    assert_eq!((plan.epochs.get(), plan.before), (4, Some(epochwarden_core::Epoch::new(5))));
+    assert_eq!((plan.epochs.get(), plan.before), (4, Some(workbench::shown(5))));
 
     // Nothing happened in the bucket: not a word is to be written.
     bench.clock.jump(jiff::SignedDuration::from_mins(15));
@@ -54,7 +54,7 @@ async fn a_slot_that_finds_the_plan_still_waiting_changes_nothing_but_the_epochs
     }
     prune(&bench).await;
     let mut later = observed(&bench);
-    assert_eq!(later.epochs.as_ref().unwrap().latest_committed, Some(epochwarden_core::Epoch::new(9)));
+    assert_eq!(later.epochs.as_ref().unwrap().latest_committed, Some(workbench::shown(9)));
     later.epochs.clone_from(&first.epochs);
     assert!(!differs(&shown(&first), &shown(&later)), "{:#?}", shown(&later));
     assert_eq!(later.plan, Some(plan), "times included");

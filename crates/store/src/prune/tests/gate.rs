@@ -15,10 +15,10 @@ fn manual() -> Gate {
 fn frozen(plan: &PlanSummary) -> Frozen {
     Frozen {
         digest: plan.digest.clone(),
-        before: plan.before,
-        through: plan.through,
+        before: plan.before.map(ShownEpoch::epoch),
+        through: plan.through.map(ShownEpoch::epoch),
         computed_at: plan.computed_at,
-        delete: plan.delete.iter().map(|range| (range.from, range.to)).collect(),
+        delete: plan.delete.iter().map(|range| (range.from.epoch(), range.to.epoch())).collect(),
         truncated: false,
     }
 }
