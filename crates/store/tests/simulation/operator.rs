@@ -11,7 +11,7 @@ use epochwarden_core::lease::{
 use epochwarden_core::plan::Rules;
 use epochwarden_core::register::{OwnerRecord, RegisterKind};
 use epochwarden_core::retention::Retention;
-use epochwarden_core::{Epoch, Version};
+use epochwarden_core::{Epoch, ShownEpoch, Version};
 use epochwarden_store::audit::{self, AuditRules};
 use epochwarden_store::prune::{self, Always, Approval, Identity, PruneRules};
 use epochwarden_store::registers::{AssignError, Assigned, Record};
@@ -44,7 +44,7 @@ impl Operator {
 
     fn root(&self, kind: ClientKind, what: &str) -> (Root, SimStore) {
         let store = SimStore::new(&self.world, &self.process, format!("{} {what}", self.name), kind);
-        let root = Root::from_store(Arc::new(store.clone()));
+        let root = Root::from_store(Arc::new(store.clone())).numbered(self.world.numbering());
         let root = if self.world.chance(60) { root.with_paginated(Arc::new(store.clone())) } else { root };
         (root, store)
     }
@@ -122,7 +122,7 @@ impl Operator {
             state.count("audits");
             let incomplete = report.audit.findings.iter().find(|found| found.kind == FindingKind::SealedIncomplete);
             if let Some(found) = incomplete {
-                state.oracle.found_incomplete(found.epoch.map_or(0, Epoch::get), &found.detail);
+                state.oracle.found_incomplete(found.epoch.map_or(0, ShownEpoch::get), &found.detail);
             }
         });
         true
