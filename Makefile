@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long conformance bench-fence tools crds fmt clean prerequisites
+.PHONY: help demo test test-long conformance soak bench-fence tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -26,7 +26,7 @@ demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 
 test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 	@tools/test.sh
 
-test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand
+test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand, mutations
 	@tools/test.sh long
 
 conformance: prerequisites ## The library on stores whose servers take long to get: MinIO, and Azurite where npm is there
@@ -34,6 +34,9 @@ conformance: prerequisites ## The library on stores whose servers take long to g
 
 bench-fence: prerequisites ## From a Lease change to the durable fence: 500 changes, alone and among 1,000 policies
 	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)"; cargo bench --bench fence
+
+soak: prerequisites ## The simulation with ever new seeds, until it is stopped or a promise is broken; EPOCHWARDEN_SEED=N begins at N
+	@cargo test --workspace --test simulation -- --ignored --exact tests::soak --nocapture
 
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh

@@ -91,9 +91,11 @@ fi
 export EPOCHWARDEN_TOOLS_BIN
 
 if [[ ${1-} == long ]]; then
-  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test long -- -D warnings
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --test long --test mutations -- -D warnings
   printf '\nLong tests: building and running\n'
   run_tests --test long
+  printf '\nMutations: building and running the simulation on code that is broken in one place after the other\n'
+  run_tests --workspace --test mutations -- --nocapture
   finish
 fi
 
