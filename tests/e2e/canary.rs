@@ -147,7 +147,7 @@ fn plant(canaries: &mut Canaries, server: &S3Server, parrot: &Parrot) -> Result<
         (
             "refused",
             vec![
-                ("aws_access_key_id", "AKIDEXAMPLE".to_owned()),
+                ("aws_access_key_id", canaries.plant("aws_access_key_id")),
                 ("aws_secret_access_key", canaries.plant("aws_secret_access_key")),
                 ("aws_session_token", canaries.plant("aws_session_token")),
             ],
@@ -168,7 +168,15 @@ fn plant(canaries: &mut Canaries, server: &S3Server, parrot: &Parrot) -> Result<
         ("azure-key", vec![("azure_storage_account_key", account_key)]),
         ("azure-key-broken", vec![("azure_storage_account_key", canaries.plant("an account key that is not base64"))]),
         ("azure-sas", vec![("azure_storage_sas_token", format!("?sv=2024-01-01&ss=b&sp=rwdl&sig={signature}"))]),
-        ("azure-half", vec![("azure_storage_client_secret", canaries.plant("azure_storage_client_secret"))]),
+        // All three together would be sent to the authority of Azure, which no policy can change, and no test may reach.
+        (
+            "azure-half",
+            vec![
+                ("azure_storage_client_id", canaries.plant("azure_storage_client_id")),
+                ("azure_storage_client_secret", canaries.plant("azure_storage_client_secret")),
+            ],
+        ),
+        ("azure-tenant", vec![("azure_storage_tenant_id", canaries.plant("azure_storage_tenant_id"))]),
         ("unknown-key", vec![("password", canaries.plant("a key that is not allowed"))]),
     ])
 }
@@ -231,6 +239,7 @@ async fn no_secret_is_in_logs_status_events_metrics_or_what_commands_print() -> 
         ("azure-key-broken", azure("azure-key-broken")),
         ("azure-sas", azure("azure-sas")),
         ("azure-half", azure("azure-half")),
+        ("azure-tenant", azure("azure-tenant")),
         ("unknown-key", aws("s3://state/unknown", &parrot.address, "unknown-key")),
     ] {
         let spec = json!({ "store": store, "vnodes": 2, "fence": { "leaseRef": { "name": "leader" } } });

@@ -328,3 +328,24 @@ async fn a_later_owner_record_stops_whoever_sees_it_until_it_is_known_whose_the_
     assert!(!desk.handle.saw(&reading) && !desk.handle.owns());
     desk.says(StoreReady::RootConflict).await;
 }
+
+#[tokio::test]
+async fn a_store_whose_probe_comes_to_nothing_is_probed_less_and_less_often() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().join("gone").display());
+    let policy = crate::controller::workbench::policy(&json!({ "store": { "url": url } }), None);
+    let context = Context::alone_facing("http://127.0.0.1:1", |settings| {
+        settings.allow_file_roots = vec![folder.path().to_owned()];
+    });
+    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let mut keeper = keeper::Keeper::new(context, handle);
+    // A quarter either way is chance.
+    let about = |wait: Duration, seconds: f64| (0.75..=1.25).contains(&(wait.as_secs_f64() / seconds));
+    for seconds in [2.0, 4.0, 8.0, 16.0] {
+        keeper.probing = true;
+        let wait = keeper.look(keeper::Look::Store).await;
+        assert!(about(wait, seconds), "{wait:?} instead of {seconds} s");
+    }
+    let wait = keeper.look(keeper::Look::Store).await;
+    assert!(about(wait, 1.0), "{wait:?}: what wrote nothing is tried again sooner");
+}
