@@ -86,7 +86,7 @@ pub(crate) async fn catches_up_after(away: Duration) -> Result<()> {
         told.then(|| status.clone())
     });
     let status = told.await.with_context(log)?;
-    let over = back.elapsed();
+    let caught_up = back.elapsed();
     let prunes: Vec<_> =
         status["history"].as_array().into_iter().flatten().filter(|run| run["kind"] == "Prune").cloned().collect();
     let [rest, stopped] = prunes.as_slice() else { bail!("these are not two prunes: {prunes:#?}") };
@@ -100,7 +100,7 @@ pub(crate) async fn catches_up_after(away: Duration) -> Result<()> {
     ensure!(bucket.epochs().await? == [EPOCHS - 1, EPOCHS]);
     ensure!(!operator.log().contains("panicked"), "{}", operator.log());
     say(&format!(
-        "the API server was away for {absent:?}; the next leader was fenced {fenced:?} after it was back, the rest pruned after {over:?}"
+        "the API server was away for {absent:?}; the next leader was fenced {fenced:?} after it was back, the rest pruned after {caught_up:?}"
     ))?;
     Ok(())
 }

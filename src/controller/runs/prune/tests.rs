@@ -13,7 +13,9 @@ fn bench() -> Bench {
 }
 
 async fn prune(bench: &Bench) -> After {
-    run(&bench.context, &bench.handle, &CancellationToken::new()).await
+    let cancel = CancellationToken::new();
+    let ended = tokio::time::timeout(Duration::from_hours(1), run(&bench.context, &bench.handle, &cancel)).await;
+    ended.expect("it waits for something that does not come")
 }
 
 fn observed(bench: &Bench) -> Observed {
@@ -188,4 +190,17 @@ async fn an_approval_that_is_not_written_down_yet_holds_nobody_up_when_the_polic
     };
     tokio::join!(prune(&bench), change);
     assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_covers_the_claim_of_the_root_too() {
+    let spec = json!({ "retention": { "keepLast": 1 }, "prune": { "minAge": "0s", "deadline": "20s" } });
+    let bench = Bench::new(&Hands::at("2026-01-01T00:00:00Z"), &spec);
+    // Nobody is there to claim it.
+    bench.handle.stores.send_modify(|held| held.as_mut().unwrap().owner = None);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(prune(&bench).await, After::Over);
+    assert_eq!(begun.elapsed().as_secs(), 20);
+    let said = observed(&bench).pruned.unwrap();
+    assert!(said.message.contains("deadline of 20s"), "{}", said.message);
 }
