@@ -108,7 +108,9 @@ impl Crowd {
     /// Deletes all of them, and gives the time until the operator shows nothing of them.
     pub(crate) async fn leave(&self, operator: &Operator, deadline: Duration) -> Result<Duration> {
         let began = Instant::now();
-        self.api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        // The server may close the connection that was idle for so long in the moment in which it is used again.
+        let all = (DeleteParams::default(), ListParams::default());
+        until("the policies to be deleted", SOON, async || self.api.delete_collection(&all.0, &all.1).await.ok()).await?;
         until("every policy to be gone", deadline, async || {
             let all = self.api.list(&ListParams::default()).await.ok()?.items;
             let (_, metrics) = operator.get("/metrics").await.ok()?;
