@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long conformance soak bench-fence tools crds fmt clean prerequisites
+.PHONY: help demo test test-long mutations conformance soak bench-fence tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -26,8 +26,11 @@ demo: prerequisites ## The main job on real parts, narrated; STORE=s3 for an S3 
 test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 	@tools/test.sh
 
-test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand, mutations
+test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand
 	@tools/test.sh long
+
+mutations: prerequisites ## Code that is broken on purpose, in one place after the other, to see that the simulation notices
+	@tools/test.sh mutations
 
 conformance: prerequisites ## The library on stores whose servers take long to get: MinIO, and Azurite where npm is there
 	@tools/test.sh conformance

@@ -91,9 +91,14 @@ fi
 export EPOCHWARDEN_TOOLS_BIN
 
 if [[ ${1-} == long ]]; then
-  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --test long --test mutations -- -D warnings
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test long -- -D warnings
   printf '\nLong tests: building and running\n'
   run_tests --test long
+  finish
+fi
+
+if [[ ${1-} == mutations ]]; then
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --test mutations -- -D warnings
   printf '\nMutations: building and running the simulation on code that is broken in one place after the other\n'
   run_tests --workspace --test mutations -- --nocapture
   finish

@@ -164,14 +164,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         edits: &[
             (
                 PREPARE,
-                "        report.floor = Some(self.publish_floor(&reading, before, digest).await?);\n",
-                "        let _ = (&reading, digest);\n        report.floor = Some(before);\n",
+                "        let floor = self.publish_floor(&reading, before, digest).await?;\n        report.floor = Some(self.registers.root().numbering().show(floor));\n",
+                "        let _ = (&reading, digest);\n        report.floor = Some(self.registers.root().numbering().show(before));\n",
             ),
             (PREPARE, "    async fn publish_floor(", "    pub(super) async fn publish_floor("),
             (
                 EXECUTE,
                 "        crash::point(\"prune-done\");\n",
-                "        crash::point(\"prune-done\");\n        if let (Some(before), Ok(reading)) = (report.floor, self.registers.read().await) {\n            let _ = self.publish_floor(&reading, before, \"\").await;\n        }\n",
+                "        crash::point(\"prune-done\");\n        if let (Some(before), Ok(reading)) = (report.floor.map(|floor| floor.epoch()), self.registers.read().await) {\n            let _ = self.publish_floor(&reading, before, \"\").await;\n        }\n",
             ),
         ],
         scenario: "",
