@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::error::{ErrorClass, cause};
 
@@ -36,13 +36,18 @@ pub(crate) enum Created<T = Body> {
     Unknown(Option<Error>),
 }
 
+/// What stands at `path`, its body yet to be read; `None` when nothing does. One GET.
+pub(crate) async fn open(store: &dyn ObjectStore, path: &Path) -> Result<Option<GetResult>, Error> {
+    match store.get(path).await {
+        Ok(object) => Ok(Some(object)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The object at `path`; `None` when there is none. One GET.
 pub(crate) async fn read(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Option<Body>, Error> {
-    let object = match store.get(path).await {
-        Ok(object) => object,
-        Err(Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(object) = open(store.as_ref(), path).await? else { return Ok(None) };
     if object.meta.size > LONGEST {
         return Ok(Some(Body::TooLong(object.meta.size)));
     }

@@ -203,9 +203,9 @@ struct Run<'a> {
 /// Prunes a root: plans, and deletes what the plan does not keep.
 ///
 /// Costs one LIST of the registers and one listing of the root; a GET of the owner's record where there is one, and a LIST and a PUT to
-/// claim the root where it has to be claimed; a LIST of the registers and a PUT of the floor where it rises; and per batch of up to 1,000
-/// epochs a LIST of the registers and the deletes. An epoch with objects of the application costs a LIST more. With the fence off, the root is listed again
-/// before a batch for which the last listing is older than `minAge`.
+/// claim the root where it has to be claimed; a LIST of the registers and a PUT of the floor where it rises; and per batch (up to 1,000
+/// epochs, and at a pace about as many keys as go in 10 s) a LIST of the registers and the deletes. An epoch with objects of the application
+/// costs a LIST more. With the fence off, the root is listed again before a batch for which the last listing is older than `minAge`.
 ///
 /// `cancel` and the deadline end it between two requests. Dropping the future leaves open which of the requests under way took place; the
 /// next run plans again in either case.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A holder that is named as its pod alone. The container of a pod may be started again, and the pod of a `StatefulSet` be made again, under
-/// the same name; election libraries keep `leaseTransitions` when the same name acquires again, so two processes would share a version.
+/// A holder that is named as its pod alone. The container of a pod may be started again, and the pod of a `StatefulSet` be made again,
+/// under the same name; election libraries keep `leaseTransitions` when the same name acquires again, so two processes would share a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarePodName {
     /// `name-0`, as the pods of a `StatefulSet` are named.
@@ -24,8 +24,8 @@ impl BarePodName {
         if is_ordinal(last) {
             return Some(Self::OfStatefulSet);
         }
-        let (name, hash) = rest.rsplit_once('-').filter(|(name, _)| !name.is_empty())?;
-        let of_deployment = !name.is_empty() && (8..=10).contains(&hash.len()) && last.len() == 5;
+        let (_, hash) = rest.rsplit_once('-').filter(|(name, _)| !name.is_empty())?;
+        let of_deployment = (8..=10).contains(&hash.len()) && last.len() == 5;
         (of_deployment && is_random(hash) && is_random(last)).then_some(Self::OfDeployment)
     }
 }

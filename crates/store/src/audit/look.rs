@@ -57,7 +57,8 @@ const ONE_BY_ONE: usize = 32;
 /// The objects of one page of a listing, as most stores give it.
 const PAGE: u64 = 1000;
 
-/// Lists again what looks critical: one by one as long as that takes fewer requests than to list the whole root, and then all at once.
+/// Lists again what looks critical: one by one where they are few, or where that takes no more
+/// requests than to list the whole root twice; otherwise all at once.
 pub(super) async fn look_again(
     root: &Root,
     inventory: &Inventory,

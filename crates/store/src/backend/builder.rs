@@ -120,7 +120,6 @@ impl ObjectStoreBackendBuilder {
             registers,
             holder.unwrap_or_else(|| instance_id.clone()),
             leading.map(Version::new),
-            numbering,
             reads_registers,
             fence_refresh,
         );

@@ -10,7 +10,7 @@ use epochwarden_core::key;
 use epochwarden_core::lease::LeaseIdentity;
 use epochwarden_core::numbering::EpochOutOfRange;
 use epochwarden_core::register::{FenceRecord, FloorRecord, Reading, RegisterKind, RegisterLost};
-use epochwarden_core::{Epoch, InstanceId, Numbering, Version};
+use epochwarden_core::{Epoch, InstanceId, Version};
 use tokio::time::Instant;
 
 use super::fence_cache::FenceCache;
@@ -27,7 +27,6 @@ pub(super) struct Guards {
     registers: Registers,
     holder: String,
     leading: Option<Version>,
-    numbering: Numbering,
     /// What was set, by call or through the handle. The fence that was read is in `registers`: it refuses writes, and never commits.
     set: Arc<AtomicU64>,
     awake: AtomicBool,
@@ -67,7 +66,6 @@ impl Guards {
         registers: Registers,
         holder: String,
         leading: Option<Version>,
-        numbering: Numbering,
         awake: bool,
         fence_refresh: Duration,
     ) -> Self {
@@ -75,7 +73,6 @@ impl Guards {
             registers,
             holder,
             leading,
-            numbering,
             set: Arc::default(),
             awake: AtomicBool::new(awake),
             cache: FenceCache::new(fence_refresh),
@@ -102,11 +99,11 @@ impl Guards {
 
     /// Refuses an epoch that is not `version`'s to write or to seal. No request.
     pub(super) fn check_epoch(&self, epoch: Epoch, version: Version) -> Result<(), StateBackendError> {
-        self.numbering.check_epoch(epoch, version).map_err(Into::into)
+        self.root().numbering().check_epoch(epoch, version).map_err(Into::into)
     }
 
     pub(super) fn first_epoch(&self, highest: Option<Epoch>) -> Option<Epoch> {
-        self.numbering.first_epoch(self.version(), highest)
+        self.root().numbering().first_epoch(self.version(), highest)
     }
 
     /// The version below which writes are refused.
@@ -325,7 +322,7 @@ impl fmt::Debug for Guards {
         f.debug_struct("Guards")
             .field("version", &self.version())
             .field("holder", &self.holder)
-            .field("numbering", &self.numbering)
+            .field("numbering", &self.root().numbering())
             .field("authoritative", &self.authoritative())
             .field("reads_registers", &self.reads_registers())
             .finish_non_exhaustive()

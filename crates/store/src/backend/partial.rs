@@ -47,21 +47,14 @@ pub(super) async fn get(
     epoch: Epoch,
 ) -> Result<Option<Bytes>, StateBackendError> {
     let key = key::partial(epoch, vnode);
-    let object = match store.get(&Path::from(key.as_str())).await {
-        Ok(object) => object,
-        Err(Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(io(key)(error)),
-    };
+    let object = create::open(store, &Path::from(key.as_str())).await.map_err(io(key.as_str()))?;
+    let Some(object) = object else { return Ok(None) };
     object.bytes().await.map(Some).map_err(io(key))
 }
 
 /// Compares what is at `path` with `bytes`, without holding it; `None` when nothing is there. One GET.
 async fn compare(store: &dyn ObjectStore, path: &Path, bytes: &Bytes) -> Result<Option<Found>, Error> {
-    let object = match store.get(path).await {
-        Ok(object) => object,
-        Err(Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(object) = create::open(store, path).await? else { return Ok(None) };
     if usize::try_from(object.meta.size) != Ok(bytes.len()) {
         return Ok(Some(Found::Other));
     }

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 
 use super::pages::Pages;
-use super::{epochs_by_folder, fold, list_epoch, modified};
+use super::{epochs_by_folder, list_epoch, list_inventory, modified};
 use crate::error::StoreError;
 use crate::observe::Operation;
 use crate::root::Root;
@@ -31,9 +31,7 @@ pub async fn list_index(root: &Root) -> Result<EpochIndex, StoreError> {
     let cut = if cuts { by_delimiter(root).await } else { Ok(None) };
     let mut index = match cut {
         Ok(Some(index)) => index,
-        Ok(None) | Err(StoreError::ListingLoops { .. }) => {
-            EpochIndex::from(&fold(root, None, None, |_| true, |_| ()).await?)
-        }
+        Ok(None) | Err(StoreError::ListingLoops { .. }) => EpochIndex::from(&list_inventory(root, None).await?),
         Err(error) => return Err(error),
     };
     if let Some(key) = index.newer_layout() {

@@ -285,14 +285,7 @@ async fn an_index_takes_folders_with_short_names_once_a_probe_saw_the_seals_besi
     let root = Root::from_store(Arc::clone(&store) as Arc<dyn ObjectStore>)
         .with_paginated(Arc::new(CutsShort(Arc::clone(&pages))));
     fill(&root).await;
-    let known = root.clone().with_capabilities(Capabilities {
-        conditional_create: true,
-        consistent_list: true,
-        bulk_delete: true,
-        delimiter_index: true,
-        versioned: false,
-        object_lock: false,
-    });
+    let known = root.clone().with_capabilities(Capabilities::GOOD);
     for (root, pages_asked) in [(known, 1), (root, 2)] {
         let before = pages.asked.load(Ordering::Relaxed);
         let index = list_index(&root).await.unwrap();

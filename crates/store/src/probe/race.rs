@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::join_all;
-use object_store::{Error, ObjectStoreExt, PutMode, PutPayload, PutResult};
+use object_store::{Error, PutMode, PutPayload, PutResult};
 
 use super::problem::ProblemKind;
 use super::{Stop, Trial};
@@ -88,11 +88,8 @@ impl Trial {
     /// What stands there, and whether under a lock.
     async fn read_back(&mut self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let failed = |error| self.root.error(Operation::Get, key, error);
-        let object = match self.root.store().get(&self.path(key)?).await {
-            Ok(object) => object,
-            Err(Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
+        let object = create::open(self.root.store().as_ref(), &self.path(key)?).await.map_err(failed)?;
+        let Some(object) = object else { return Ok(None) };
         let locked = object.extensions.get::<UnderLock>().is_some();
         let body = object.bytes().await.map_err(failed)?;
         if locked {

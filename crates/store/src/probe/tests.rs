@@ -14,14 +14,7 @@ use crate::root::RootSettings;
 
 mod fake;
 
-const GOOD: Capabilities = Capabilities {
-    conditional_create: true,
-    consistent_list: true,
-    bulk_delete: true,
-    delimiter_index: true,
-    versioned: false,
-    object_lock: false,
-};
+const GOOD: Capabilities = Capabilities::GOOD;
 
 async fn probe(root: &Root) -> Result<ProbeReport, ProbeError> {
     run(root, DEADLINE, &SystemClock, &CancellationToken::new()).await

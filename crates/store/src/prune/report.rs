@@ -60,8 +60,8 @@ pub struct PruneReport {
 pub enum ApprovedState {
     /// The run stopped before its end, or some of it could not be deleted: the next one goes on with it.
     Rest,
-    /// All of it is gone; or what is left failed once more, and other epochs are to go by now. Then it is planned again together with
-    /// those: one key that cannot be deleted holds up no later plan.
+    /// All of it is gone; or the run could delete none of what is left, and other epochs are to go by now. Then it is planned again together
+    /// with those: one key that cannot be deleted holds up no later plan.
     Finished,
 }
 

@@ -2,11 +2,11 @@
 
 use epochwarden_core::Version;
 use epochwarden_core::lease::{FenceDecision, FenceSeen, RecordSeen, Term};
-use epochwarden_core::register::{FenceRecord, Reading, RegisterKind};
+use epochwarden_core::register::{Reading, RegisterKind};
 use thiserror::Error;
 
-use super::{Record, Registers};
-use crate::create::{ATTEMPTS, Created};
+use super::Registers;
+use crate::create::ATTEMPTS;
 use crate::error::StoreError;
 
 /// How an assignment ended.
@@ -61,23 +61,8 @@ impl Registers {
                 FenceDecision::Publish(term) => term,
                 decision => return Ok(Assigned::Nothing { fence, decision }),
             };
-            let ours = FenceRecord {
-                version: term.version,
-                holder: term.holder.clone(),
-                lease: Some(term.lease.clone()),
-                publisher: self.publisher.clone(),
-                published_at: self.clock.now(),
-            };
-            match self.create(RegisterKind::Fence, term.version.get(), &ours).await? {
-                Created::Written => return Ok(Assigned::Created(term)),
-                // A request that was sent again met its own write.
-                Created::There(body) if Record::parse(&body) == Record::Readable(ours) => {
-                    return Ok(Assigned::Created(term));
-                }
-                Created::There(_) => {}
-                Created::Unknown(last) => {
-                    return Err(self.unknown(RegisterKind::Fence, term.version.get(), last).into());
-                }
+            if self.create_fence(term.version, &term.holder, Some(&term.lease)).await?.is_none() {
+                return Ok(Assigned::Created(term));
             }
         }
         Err(self.unknown(RegisterKind::Fence, self.seen().fence.get(), None).into())
@@ -89,8 +74,7 @@ impl Registers {
             RecordSeen::Unread
         } else {
             match self.fence_record(highest).await? {
-                Some(Record::Readable(record)) => RecordSeen::Read(record),
-                Some(Record::Unreadable { .. }) => RecordSeen::Unreadable,
+                Some(record) => record.into(),
                 None => return Ok(None),
             }
         };

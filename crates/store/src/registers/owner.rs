@@ -1,5 +1,6 @@
 //! Which policy writes to a root: the highest owner record says.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use epochwarden_core::register::{Claim, OwnerRecord, Reading, Refusal, RegisterKind, Word};
@@ -100,6 +101,25 @@ impl Registers {
         claimant: &OwnerRecord,
         word: Word<'_>,
     ) -> Result<Claimed, StoreError> {
+        let succeeds = || std::future::ready(Ok::<_, Infallible>(()));
+        match self.claim_owner_asking(reading, claimant, word, succeeds).await? {
+            Ok(claimed) => Ok(claimed),
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Registers::claim_owner_from`], where the record of a namesake is followed only if `may_succeed` says so: which of the two was
+    /// recreated no record tells. Its error is the inner one; nothing was written then.
+    pub async fn claim_owner_asking<E, F>(
+        &self,
+        reading: &Reading,
+        claimant: &OwnerRecord,
+        word: Word<'_>,
+        may_succeed: impl Fn() -> F + Send,
+    ) -> Result<Result<Claimed, E>, StoreError>
+    where
+        F: Future<Output = Result<(), E>> + Send,
+    {
         let mut highest = reading.owner;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
@@ -110,7 +130,7 @@ impl Registers {
                 let owner = match self.owner_record(highest).await? {
                     Some(Record::Readable(highest)) => highest,
                     Some(Record::Unreadable { reason }) => {
-                        return Ok(Claimed::Refused(Conflict::Unreadable { number: highest, reason }));
+                        return Ok(Ok(Claimed::Refused(Conflict::Unreadable { number: highest, reason })));
                     }
                     // It was trimmed: there is a higher one by now.
                     None => continue,
@@ -118,23 +138,29 @@ impl Registers {
                 match owner.claim(claimant, word) {
                     Claim::Stands => {
                         let stands = Owned { number: highest, created: false };
-                        return Ok(Claimed::Owned { owned: stands, record: owner });
+                        return Ok(Ok(Claimed::Owned { owned: stands, record: owner }));
                     }
-                    Claim::Succeeds => {}
+                    Claim::Succeeds => {
+                        if let Err(refused) = may_succeed().await {
+                            return Ok(Err(refused));
+                        }
+                    }
                     Claim::TakesOver if self.has_honoured(claimant, &owner.uid).await? => {
-                        return Ok(Claimed::Refused(Conflict::Another { owner, refusal: Refusal::Spent }));
+                        return Ok(Ok(Claimed::Refused(Conflict::Another { owner, refusal: Refusal::Spent })));
                     }
                     Claim::TakesOver => take_over = Some(owner.uid),
-                    Claim::Refused(refusal) => return Ok(Claimed::Refused(Conflict::Another { owner, refusal })),
+                    Claim::Refused(refusal) => {
+                        return Ok(Ok(Claimed::Refused(Conflict::Another { owner, refusal })));
+                    }
                 }
             }
             let Some(number) = highest.checked_add(1) else {
-                return Ok(Claimed::Refused(Conflict::LastNumber));
+                return Ok(Ok(Claimed::Refused(Conflict::LastNumber)));
             };
             let record = OwnerRecord { take_over, ..claimant.clone() };
             match self.create(RegisterKind::Owner, number, &record).await? {
                 Created::Written => {
-                    return Ok(Claimed::Owned { owned: Owned { number, created: true }, record });
+                    return Ok(Ok(Claimed::Owned { owned: Owned { number, created: true }, record }));
                 }
                 // Perhaps this very claim, whose answer was lost: the next look tells.
                 Created::There(_) => {}

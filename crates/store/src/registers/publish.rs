@@ -33,8 +33,8 @@ impl Registers {
     /// Where this value has listed the registers before and saw only lower versions, it costs one PUT and no LIST: a record below the
     /// highest does no harm. Otherwise one LIST and one PUT, or one LIST and one GET. A lost answer costs a GET and perhaps another try.
     ///
-    /// Errors: [`StoreError::InvalidVersion`] for one that the root's numbering does not have; [`StoreError::FenceConflict`] when `version` stands for another term or for nobody who can be read;
-    /// [`StoreError::OutcomeUnknown`] when nothing settles whether it was written.
+    /// Errors: [`StoreError::InvalidVersion`] for one that the root's numbering does not have; [`StoreError::FenceConflict`] when `version`
+    /// stands for another term or for nobody who can be read; [`StoreError::OutcomeUnknown`] when nothing settles whether it was written.
     pub async fn publish_fence(
         &self,
         version: Version,
@@ -57,18 +57,24 @@ impl Registers {
                     Some(record) => return same_term(version, record, holder, lease),
                     None => highest = self.read().await?.fence,
                 },
-                FenceStep::Create => return self.create_fence(version, holder, lease).await,
+                FenceStep::Create => {
+                    return match self.create_fence(version, holder, lease).await? {
+                        None => Ok(Published::Created),
+                        Some(record) => same_term(version, record, holder, lease),
+                    };
+                }
             }
         }
         Err(self.unknown(RegisterKind::Fence, version.get(), None))
     }
 
-    async fn create_fence(
+    /// Creates the record of a term. `None`: this call wrote it; otherwise what stands in its place.
+    pub(super) async fn create_fence(
         &self,
         version: Version,
         holder: &str,
         lease: Option<&LeaseIdentity>,
-    ) -> Result<Published, StoreError> {
+    ) -> Result<Option<Record<FenceRecord>>, StoreError> {
         let ours = FenceRecord {
             version,
             holder: holder.to_owned(),
@@ -77,12 +83,9 @@ impl Registers {
             published_at: self.clock.now(),
         };
         match self.create(RegisterKind::Fence, version.get(), &ours).await? {
-            Created::Written => Ok(Published::Created),
-            Created::There(body) => match Record::parse(&body) {
-                // A request that was sent again met its own write.
-                Record::Readable(record) if record == ours => Ok(Published::Created),
-                record => same_term(version, record, holder, lease),
-            },
+            Created::Written => Ok(None),
+            // A request that was sent again met its own write.
+            Created::There(body) => Ok(Some(Record::parse(&body)).filter(|record| *record != Record::Readable(ours))),
             Created::Unknown(last) => Err(self.unknown(RegisterKind::Fence, version.get(), last)),
         }
     }

@@ -1,6 +1,7 @@
 //! The bodies of records. The number in a record's name counts whether or not its body can be read.
 
 use epochwarden_core::key;
+use epochwarden_core::lease::RecordSeen;
 use epochwarden_core::register::{FenceRecord, FloorRecord, OwnerRecord, RegisterKind};
 use epochwarden_core::{Epoch, Version};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -34,6 +35,13 @@ impl<T> Record<T> {
             Self::Readable(record) => Some(record),
             Self::Unreadable { .. } => None,
         }
+    }
+}
+
+/// As the rules of Leases want to know it.
+impl From<Record<FenceRecord>> for RecordSeen {
+    fn from(record: Record<FenceRecord>) -> Self {
+        record.readable().map_or(Self::Unreadable, Self::Read)
     }
 }
 

@@ -25,6 +25,19 @@ pub struct Capabilities {
     pub object_lock: bool,
 }
 
+#[cfg(test)]
+impl Capabilities {
+    /// Of a store that does everything, and keeps nothing longer than it is told.
+    pub(crate) const GOOD: Self = Self {
+        conditional_create: true,
+        consistent_list: true,
+        bulk_delete: true,
+        delimiter_index: true,
+        versioned: false,
+        object_lock: false,
+    };
+}
+
 impl Root {
     /// The same root, used as these capabilities allow. It shares clients and counts with the one it was made from.
     #[must_use]

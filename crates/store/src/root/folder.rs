@@ -8,7 +8,8 @@ use crate::error::StoreError;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks something about the folder of the root at `url`, for 5 s at most. A folder on a server that is away can keep whoever asks waiting
-/// for ever, so it is asked on a thread that nobody else needs, and left behind there: `question` may end long after this has.
+/// for ever, so it is asked on one of the runtime's threads for blocking calls, and left behind there: `question` may end long after this
+/// has, and each that does not end keeps one of those threads until the folder answers.
 ///
 /// Fails with [`StoreError::Folder`] when there was no answer. Dropping the future ends the waiting only.
 pub async fn ask<T: Send + 'static>(url: &str, question: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {

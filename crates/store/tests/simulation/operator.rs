@@ -14,7 +14,7 @@ use epochwarden_core::retention::Retention;
 use epochwarden_core::{Epoch, ShownEpoch, Version};
 use epochwarden_store::audit::{self, AuditRules};
 use epochwarden_store::prune::{self, Always, Approval, Identity, PruneRules};
-use epochwarden_store::registers::{AssignError, Assigned, Record};
+use epochwarden_store::registers::{AssignError, Assigned};
 use epochwarden_store::{Published, Registers, Root, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -267,16 +267,12 @@ impl<'a> Fence<'a> {
     }
 
     async fn read_record(&mut self, term: &Term) -> Result<(), Done> {
-        let record = match self.registers.fence_record(term.version).await {
-            Ok(Some(Record::Readable(record))) => RecordSeen::Read(record),
-            Ok(Some(Record::Unreadable { .. })) => RecordSeen::Unreadable,
-            Ok(None) | Err(_) => {
-                self.known = None;
-                return Err(Done);
-            }
+        let Ok(Some(record)) = self.registers.fence_record(term.version).await else {
+            self.known = None;
+            return Err(Done);
         };
         if let Some(known) = &mut self.known {
-            known.record = record;
+            known.record = record.into();
         }
         Ok(())
     }

@@ -53,14 +53,7 @@ fn gcs(server: &Server) -> Root {
 
 /// S3 by a gateway that takes no bulk deletes.
 fn single(server: &Server) -> Root {
-    server.s3(&settings()).with_capabilities(Capabilities {
-        conditional_create: true,
-        consistent_list: true,
-        bulk_delete: false,
-        delimiter_index: true,
-        versioned: false,
-        object_lock: false,
-    })
+    server.s3(&settings()).with_capabilities(Capabilities { bulk_delete: false, ..Capabilities::GOOD })
 }
 
 async fn prune(root: &Root) -> PruneReport {
