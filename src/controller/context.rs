@@ -123,10 +123,10 @@ impl Context {
         let mut reads = interval(Duration::from_secs(1) / SECRET_READS_PER_SECOND);
         reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            leases: Arc::new(Leases::new(monotonic, client.clone(), afresh)),
             client,
             clock,
             monotonic,
-            leases: Arc::new(Leases::new(monotonic, afresh)),
             metrics,
             notices,
             publisher: format!("epochwarden/{}", settings.instance),
@@ -186,7 +186,7 @@ impl Context {
         Self::assembled(Arc::new(epochwarden_store::SystemClock), api_server, change)
     }
 
-    /// Both.
+    /// One with a clock of the test's own and these settings changed.
     #[cfg(test)]
     pub(crate) fn alone_as(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Arc<Self> {
         Self::assembled(clock, "http://127.0.0.1:1", change)

@@ -173,11 +173,7 @@ impl FenceTask {
         for _ in 0..ROUNDS {
             let seen = self.seen();
             let fence = self.known().await?.fence.clone();
-            let lease = seen.lease.as_ref().map_or(
-                lease::LeaseSeen::Missing { namespace: &key.namespace, name: &key.name },
-                lease::LeaseSeen::Found,
-            );
-            match lease::decide(lease, from, numbering, &fence, self.context.monotonic.now()) {
+            match lease::decide(seen.found(key), from, numbering, &fence, self.context.monotonic.now()) {
                 FenceDecision::Current(term) => return Ok(term),
                 // An event may be old, and what is published cannot be taken back: the API server has the last word.
                 // Where versions are assigned, the fence is listed before.
@@ -207,7 +203,7 @@ impl FenceTask {
     }
 
     async fn fetch(&mut self, key: &LeaseKey) -> Result<(), Stopped> {
-        let fetched = self.context.leases.fetch(&self.context.client, key).await;
+        let fetched = self.context.leases.fetch(key).await;
         fetched.map_err(|error| self.unanswered(key, &error))
     }
 
@@ -287,8 +283,7 @@ impl FenceTask {
     async fn read_record(&mut self, term: &Term) -> Result<(), Stopped> {
         let registers = Arc::clone(&self.known().await?.registers);
         let record = match self.patiently(READING_RECORD, registers.fence_record(term.version)).await {
-            Ok(Some(Record::Readable(record))) => RecordSeen::Read(record),
-            Ok(Some(Record::Unreadable { .. })) => RecordSeen::Unreadable,
+            Ok(Some(record)) => RecordSeen::from(record),
             // The highest record of all cannot go away, so the listing that named it is not to be trusted any more.
             Ok(None) => {
                 self.known = None;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use epochwarden_core::lease::{Expiry, LeaseObservation, VERSION_ANNOTATION, expiry};
+use epochwarden_core::lease::{self, Expiry, LeaseObservation, VERSION_ANNOTATION, expiry};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher::{self, watcher};
@@ -49,6 +49,7 @@ pub(crate) struct LeaseSeen {
 /// The Leases that policies name.
 pub(crate) struct Leases {
     monotonic: Monotonic,
+    client: Client,
     /// Reaches the API server over connections of its own, which are not kept.
     afresh: Client,
     seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
@@ -63,10 +64,10 @@ impl std::fmt::Debug for Leases {
 }
 
 impl Leases {
-    /// Knows nothing yet. `afresh` asks where the usual client gets no answer.
+    /// Knows nothing yet. `afresh` asks where `client`, the usual one, gets no answer.
     #[must_use]
-    pub(crate) fn new(monotonic: Monotonic, afresh: Client) -> Self {
-        Self { monotonic, afresh, seen: Mutex::default(), restart: Notify::new(), lane: Lane::new(FETCHES) }
+    pub(crate) fn new(monotonic: Monotonic, client: Client, afresh: Client) -> Self {
+        Self { monotonic, client, afresh, seen: Mutex::default(), restart: Notify::new(), lane: Lane::new(FETCHES) }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<LeaseKey, watch::Sender<LeaseSeen>>> {
@@ -101,7 +102,7 @@ impl Leases {
     ///
     /// When it is news although the watch was silent for longer than a fetch takes, the watch is restarted: it may be half-open. What
     /// made it so has often silenced the connections in the pool as well, so a second request follows over a new one.
-    pub(crate) async fn fetch(&self, client: &Client, key: &LeaseKey) -> Result<(), NoAnswer> {
+    pub(crate) async fn fetch(&self, key: &LeaseKey) -> Result<(), NoAnswer> {
         let get = |client: &Client| {
             let api = Api::<Lease>::namespaced(client.clone(), &key.namespace);
             async move { api.get_opt(&key.name).await }
@@ -109,7 +110,7 @@ impl Leases {
         let turn = self.lane.turn().await;
         // What was heard while the turn was waited for is older than the answer.
         let asked = self.monotonic.now();
-        let lease = answer_of_either(get(client), get(&self.afresh)).await?;
+        let lease = answer_of_either(get(&self.client), get(&self.afresh)).await?;
         drop(turn);
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
         if self.observe_answer(key, lease.as_ref(), asked)
@@ -126,23 +127,23 @@ impl Leases {
     }
 
     /// Runs the watch until `shutdown`, in all namespaces or in the given ones.
-    pub(crate) async fn watch(self: Arc<Self>, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
+    pub(crate) async fn watch(self: Arc<Self>, namespaces: Vec<String>, shutdown: CancellationToken) {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.restart.notified() => {}
-                () = self.watch_once(&client, &namespaces) => {}
+                () = self.watch_once(&namespaces) => {}
             }
         }
     }
 
-    async fn watch_once(&self, client: &Client, namespaces: &[String]) {
+    async fn watch_once(&self, namespaces: &[String]) {
         // Kubelets renew one Lease a node there, and no leader of a pipeline lives among them.
         let config = watcher::Config::default().fields("metadata.namespace!=kube-node-lease");
         let apis: Vec<Api<Lease>> = if namespaces.is_empty() {
-            vec![Api::all(client.clone())]
+            vec![Api::all(self.client.clone())]
         } else {
-            namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+            namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
         };
         let streams = apis.into_iter().map(|api| {
             use kube::runtime::WatchStreamExt;
@@ -184,6 +185,12 @@ fn version_of(lease: &Lease) -> Option<u64> {
 }
 
 impl LeaseSeen {
+    /// What was seen of the Lease at `key`, as the rules want to know it.
+    pub(super) fn found<'a>(&'a self, key: &'a LeaseKey) -> lease::LeaseSeen<'a> {
+        let LeaseKey { namespace, name } = key;
+        self.lease.as_ref().map_or(lease::LeaseSeen::Missing { namespace, name }, lease::LeaseSeen::Found)
+    }
+
     /// Whether the watch has overtaken the answer to a request of the instant `asked`. Versions are compared only then: after a restore
     /// of the cluster they start over from lower ones, and what is read then must count all the same.
     fn is_ahead_of(&self, answer: Option<&Lease>, asked: Duration) -> bool {
@@ -353,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn a_lease_is_forgotten_with_its_last_subscriber() {
         let nowhere = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let leases = Leases::new(Monotonic::start(), nowhere);
+        let leases = Leases::new(Monotonic::start(), nowhere.clone(), nowhere);
         let first = leases.subscribe(key());
         let second = leases.subscribe(LeaseKey { name: "other".into(), ..key() });
         assert_eq!(leases.seen().len(), 2);

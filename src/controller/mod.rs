@@ -112,11 +112,7 @@ pub async fn run(
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let context = Arc::new(Context::new(client, afresh, settings, clock, metrics, notices, cluster));
-    let watch = Arc::clone(&context.leases).watch(
-        context.client.clone(),
-        context.settings.watch_namespaces.clone(),
-        shutdown.clone(),
-    );
+    let watch = Arc::clone(&context.leases).watch(context.settings.watch_namespaces.clone(), shutdown.clone());
     vital.spawn("watching Leases", watch);
     let registry = Arc::new(Registry::default());
     let controls = namespaces

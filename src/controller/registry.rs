@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use epochwarden_core::register::{OwnerRecord, Reading};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answer::{NoAnswer, answer};
 use super::context::Context;
 use super::observed::Observed;
 use super::schedules::Schedules;
@@ -137,6 +138,12 @@ impl Handle {
             uid: self.uid.clone(),
             take_over: None,
         }
+    }
+
+    /// The policy that has this name now, whatever its uid, as the API server has it. One GET.
+    pub(crate) async fn read_again(&self, context: &Context) -> Result<Option<StateEpochPolicy>, NoAnswer> {
+        let api = Api::<StateEpochPolicy>::namespaced(context.client.clone(), &self.name.namespace);
+        answer(api.get_opt(&self.name.name)).await
     }
 
     /// Asks for a look at this policy, soon.

@@ -40,7 +40,10 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind)
         turn.after = match (ended, kind) {
             (Ok(after), _) => after,
             (Err(ended), RunKind::Prune) if ended.is_panic() => prune::fell(&context, &handle),
-            (Err(ended), RunKind::Audit) if ended.is_panic() => audit::fell(&context, &handle),
+            (Err(ended), RunKind::Audit) if ended.is_panic() => {
+                audit::fell(&context, &handle);
+                After::Over
+            }
             (Err(_), _) => After::Over,
         };
     });
@@ -49,7 +52,10 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind)
 async fn one(context: Arc<Context>, handle: Arc<Handle>, kind: RunKind, cancel: CancellationToken) -> After {
     match kind {
         RunKind::Prune => prune::run(&context, &handle, &cancel).await,
-        RunKind::Audit => audit::run(&context, &handle, &cancel).await,
+        RunKind::Audit => {
+            audit::run(&context, &handle, &cancel).await;
+            After::Over
+        }
     }
 }
 

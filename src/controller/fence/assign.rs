@@ -35,14 +35,10 @@ impl FenceTask {
                 if !handle.saw(&reading) {
                     return Err(NoLook::Contested);
                 }
-                context.leases.fetch(&context.client, key).await.map_err(NoLook::Lease)?;
-                let seen = seen.borrow().clone();
-                let lease = seen.lease.as_ref().map_or(
-                    lease::LeaseSeen::Missing { namespace: &key.namespace, name: &key.name },
-                    lease::LeaseSeen::Found,
-                );
+                context.leases.fetch(key).await.map_err(NoLook::Lease)?;
                 let now = context.monotonic.now();
-                Ok::<_, NoLook>(lease::decide(lease, VersionFrom::Assigned, numbering, &fence, now))
+                let found = seen.borrow();
+                Ok::<_, NoLook>(lease::decide(found.found(key), VersionFrom::Assigned, numbering, &fence, now))
             }
         };
         // Apart, so that the task of a policy that assigns nothing stays small.

@@ -91,16 +91,16 @@ fn the_words_of_an_expired_lease_do_not_change_with_every_look() {
     assert!(words(16).contains("15s"), "{}", words(16));
 }
 
+/// A policy that follows a Lease.
+fn following(version_from: &str) -> Arc<Handle> {
+    let fence = serde_json::json!({ "fence": { "leaseRef": { "name": "leader" }, "versionFrom": version_from } });
+    let policy = crate::controller::workbench::policy(&fence, None);
+    Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()))
+}
+
 #[tokio::test]
 async fn nothing_is_published_while_a_later_owner_record_is_in_sight() {
-    let policy: StateEpochPolicy = serde_json::from_value(serde_json::json!({
-        "apiVersion": "epochwarden.io/v1alpha1",
-        "kind": "StateEpochPolicy",
-        "metadata": { "name": "orders", "namespace": "streaming", "uid": "u1", "generation": 1 },
-        "spec": { "store": { "url": "file:///nowhere" }, "vnodes": 4, "fence": { "leaseRef": { "name": "leader" } } },
-    }))
-    .unwrap();
-    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let handle = following("LeaseTransitions");
     let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
     let registers = Registers::new(root.clone(), "test");
     // Claimed with the first record.
@@ -129,9 +129,7 @@ async fn nothing_is_published_while_a_later_owner_record_is_in_sight() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_writes_alone_has_its_look_asked_for_less_and_less_often() {
-    let policy =
-        crate::controller::workbench::policy(&serde_json::json!({ "fence": { "leaseRef": { "name": "l" } } }), None);
-    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let handle = following("LeaseTransitions");
     let mut task = FenceTask::new(Context::alone(), Arc::clone(&handle));
     let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
     let refused = || object_store::Error::PermissionDenied { path: String::new(), source: "no".into() };
@@ -151,18 +149,7 @@ async fn a_store_that_refuses_writes_alone_has_its_look_asked_for_less_and_less_
 
 #[tokio::test]
 async fn what_the_watch_has_shown_of_a_lease_is_not_enough_to_assign_a_version() {
-    let policy: StateEpochPolicy = serde_json::from_value(serde_json::json!({
-        "apiVersion": "epochwarden.io/v1alpha1",
-        "kind": "StateEpochPolicy",
-        "metadata": { "name": "orders", "namespace": "streaming", "uid": "u1", "generation": 1 },
-        "spec": {
-            "store": { "url": "file:///nowhere" },
-            "vnodes": 4,
-            "fence": { "leaseRef": { "name": "leader" }, "versionFrom": "Assigned" },
-        },
-    }))
-    .unwrap();
-    let handle = Arc::new(Handle::new(&Arc::new(policy), CancellationToken::new()));
+    let handle = following("Assigned");
     let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
     handle.stores.send_replace(Some(Stores::of(root.clone())));
     // Its API server does not answer.

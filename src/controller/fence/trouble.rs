@@ -52,11 +52,11 @@ impl FenceTask {
             return answer;
         }
         let before = self.handle.observed.borrow().fence.clone();
-        let wanted = self.wanted().map(|term| term_not_durable(&term)).unwrap_or_default();
+        let wanted = self.not_durable();
         // Said before, and in the words of the last answer, which are better.
         if before.reason != FenceCurrent::PublishFailed || !before.message.starts_with(&wanted) {
             self.decided = true;
-            self.say(FenceCurrent::PublishFailed, self.not_durable(&unanswered(doing)));
+            self.say(FenceCurrent::PublishFailed, format!("{wanted}{}", unanswered(doing)));
         }
         asked.await
     }
@@ -74,14 +74,13 @@ impl FenceTask {
         }
     }
 
-    /// `problem`, and which version waits for its end.
-    fn not_durable(&self, problem: &str) -> String {
-        let wanted = self.wanted().map(|term| term_not_durable(&term)).unwrap_or_default();
-        format!("{wanted}{problem}")
+    /// Which version waits for the end of a problem, to begin a message with; empty where none does.
+    fn not_durable(&self) -> String {
+        self.wanted().map(|term| term_not_durable(&term)).unwrap_or_default()
     }
 
     pub(super) fn failed(&mut self, problem: &str) -> Stopped {
-        let message = self.not_durable(problem);
+        let message = format!("{}{problem}", self.not_durable());
         Stopped { reason: FenceCurrent::PublishFailed, message, again: Again::After(self.backoff.next()) }
     }
 

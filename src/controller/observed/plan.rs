@@ -80,9 +80,14 @@ impl Observed {
         if self.open_for.is_some() { self.open_plan(policy) } else { self.plan.as_ref() }
     }
 
+    /// Whether the plan that is open was made for another generation.
+    fn is_void(&self, policy: &StateEpochPolicy) -> bool {
+        self.open_for.is_some() && self.open_plan(policy).is_none()
+    }
+
     /// Lets go of a plan that is void because the policy has changed. `true` when there was one.
     pub(crate) fn void_plan(&mut self, policy: &StateEpochPolicy) -> bool {
-        let void = self.open_for.is_some() && self.open_plan(policy).is_none();
+        let void = self.is_void(policy);
         if void {
             (self.plan, self.open_for) = (None, None);
             self.outgrown = true;
@@ -113,7 +118,7 @@ impl Observed {
             let message = format!("plan {} was approved: its prune begins as soon as it can", plan.digest);
             return Some(Said::new(PruneHealthy::Running, message));
         }
-        if self.outgrown || (self.open_for.is_some() && self.open_plan(policy).is_none()) {
+        if self.outgrown || self.is_void(policy) {
             return Some(void_said(policy));
         }
         let said = self.pruned.as_ref().filter(|said| is_waiting(said.reason))?;

@@ -15,15 +15,14 @@ use crate::controller::context::Context;
 use crate::controller::notices::Reason;
 use crate::controller::observed::{Said, told_by_audit};
 use crate::controller::registry::Handle;
-use crate::controller::schedules::After;
 use crate::controller::supervise::FAULT;
 
 /// Runs one audit, when its turn has come. Whatever comes of it is observed; nothing is written to the store.
-pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) -> After {
+pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &CancellationToken) {
     let turn = super::permit(context, RunKind::Audit, cancel).await;
     if turn.is_none() && handle.cancel.is_cancelled() {
         // The status says that it waits for its turn: the next operator owes it.
-        return After::Over;
+        return;
     }
     let started = context.clock.now();
     handle.observed.send_if_modified(|observed| observed.begins(RunKind::Audit, Phase::Running, started));
@@ -33,7 +32,6 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, cancel: &C
         Ok(report) => succeeded(context, handle, &report, started, finished),
         Err(failure) => failed(context, handle, failure, started, finished),
     }
-    After::Over
 }
 
 /// Why an audit says nothing.
@@ -135,9 +133,8 @@ fn failed(context: &Context, handle: &Handle, failure: Failure, started: Timesta
 }
 
 /// The task of an audit has panicked.
-pub(super) fn fell(context: &Context, handle: &Handle) -> After {
+pub(super) fn fell(context: &Context, handle: &Handle) {
     let finished = context.clock.now();
     let started = handle.observed.borrow().audit.started_at.unwrap_or(finished);
     failed(context, handle, Failure { phase: Phase::Failed, message: FAULT.into() }, started, finished);
-    After::Over
 }

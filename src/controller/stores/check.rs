@@ -2,17 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use epochwarden_core::register::{OwnerRecord, Ownership, Reading, Refusal, RegisterKind, Word};
-use epochwarden_store::registers::{Claimed, Conflict, Record};
+use epochwarden_core::register::{OwnerRecord, Reading, Refusal, RegisterKind, Word};
+use epochwarden_store::registers::{Claimed, Conflict};
 use epochwarden_store::{ErrorClass, Registers, StoreError, check_layout, list_index};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use super::keeper::Keeper;
 use super::open::Opener;
 use super::{StoreProblem, Stores};
 use crate::api::condition::StoreReady;
 use crate::api::{StateEpochPolicy, TAKE_OVER_ANNOTATION};
-use crate::controller::answer::answer;
 use crate::server::PolicyName;
 
 impl Keeper {
@@ -90,12 +89,12 @@ impl Keeper {
         reading: &Reading,
     ) -> Result<Option<u64>, StoreProblem> {
         let claimant = self.handle.owner_record(&self.context);
-        self.may_succeed(registers, reading, &claimant).await?;
         let given = policy.annotations().get(TAKE_OVER_ANNOTATION).map(|uid| uid.trim()).filter(|uid| !uid.is_empty());
         let honoured = self.handle.observed.borrow().last_take_over.clone();
         let word = Word { given, honoured: honoured.as_deref() };
-        match registers.claim_owner_from(reading, &claimant, word).await {
-            Ok(Claimed::Owned { owned, record }) => {
+        match registers.claim_owner_asking(reading, &claimant, word, || self.is_live()).await {
+            Ok(Err(problem)) => Err(problem),
+            Ok(Ok(Claimed::Owned { owned, record })) => {
                 self.honoured(record.take_over, owned.created);
                 if owned.created {
                     registers.trim(RegisterKind::Owner).await;
@@ -103,7 +102,7 @@ impl Keeper {
                 self.remember(|observed| observed.seen.owner = observed.seen.owner.max(owned.number));
                 Ok(Some(owned.number))
             }
-            Ok(Claimed::Refused(conflict)) => {
+            Ok(Ok(Claimed::Refused(conflict))) => {
                 if let (Some(word), Conflict::Another { refusal: Refusal::Spent, .. }) = (given, &conflict) {
                     // It may be known by the record alone.
                     self.honoured(Some(word.to_owned()), false);
@@ -116,28 +115,10 @@ impl Keeper {
         }
     }
 
-    /// Refuses to follow the record of a namesake unless this is the policy that has the name now. Which of the two was recreated no record
-    /// says, and an operator that has not heard of it for a while believes in the old one: two would take the root from each other by turns.
-    /// A GET of the highest record; where it is a namesake's, one of the policy.
-    async fn may_succeed(
-        &self,
-        registers: &Registers,
-        reading: &Reading,
-        claimant: &OwnerRecord,
-    ) -> Result<(), StoreProblem> {
-        if reading.owner == 0 {
-            return Ok(());
-        }
-        let highest = registers.owner_record(reading.owner).await.map_err(|error| StoreProblem::from(&error))?;
-        let namesake = highest
-            .and_then(Record::readable)
-            .is_some_and(|highest| matches!(highest.meets(claimant), Ownership::Predecessor));
-        if !namesake {
-            return Ok(());
-        }
-        let PolicyName { namespace, name } = &self.handle.name;
-        let api = Api::<StateEpochPolicy>::namespaced(self.context.client.clone(), namespace);
-        let now = answer(api.get_opt(name)).await.map_err(|error| StoreProblem {
+    /// Refuses unless this is the policy that has the name now, before the record of a namesake is followed. An operator that has not heard
+    /// for a while that the policy was recreated believes in the old one: two would take the root from each other by turns.
+    async fn is_live(&self) -> Result<(), StoreProblem> {
+        let now = self.handle.read_again(&self.context).await.map_err(|error| StoreProblem {
             reason: StoreReady::Unreachable,
             message: format!(
                 "a policy of this name and another uid owns the root, and the API server does not say which of the two there is now: \
@@ -146,15 +127,15 @@ impl Keeper {
             lasting: false,
         })?;
         let live = now.and_then(|policy| policy.uid());
-        if live.as_deref() == Some(claimant.uid.as_str()) {
+        let uid = &self.handle.uid;
+        if live.as_deref() == Some(uid.as_str()) {
             return Ok(());
         }
         let message = match live {
             Some(live) => format!(
-                "the policy was recreated, and its root is that of uid {live}: nothing more is written for uid {}",
-                claimant.uid
+                "the policy was recreated, and its root is that of uid {live}: nothing more is written for uid {uid}"
             ),
-            None => format!("the policy was deleted: nothing more is written for uid {}", claimant.uid),
+            None => format!("the policy was deleted: nothing more is written for uid {uid}"),
         };
         Err(StoreProblem { reason: StoreReady::RootConflict, message, lasting: true })
     }

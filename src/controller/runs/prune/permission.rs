@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use epochwarden_store::prune::{Permission, PruneError, Stop};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
 use super::told::Told;
 use crate::api::StateEpochPolicy;
 use crate::api::status::PlanStatus;
-use crate::controller::answer::answer;
 use crate::controller::context::Context;
 use crate::controller::registry::Handle;
 
@@ -83,9 +82,7 @@ impl Permission for StillWanted<'_> {
             let message = "the store cannot be used any more: see the condition StoreReady".to_owned();
             return Err(Stop::CannotAsk { message });
         }
-        let namespace = self.policy.namespace().unwrap_or_default();
-        let api = Api::<StateEpochPolicy>::namespaced(self.context.client.clone(), &namespace);
-        let now = match answer(api.get_opt(&self.policy.name_any())).await {
+        let now = match self.handle.read_again(self.context).await {
             Ok(Some(now)) => now,
             Ok(None) => return not("the policy was deleted"),
             Err(error) => {
