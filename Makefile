@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long tools crds fmt clean prerequisites
+.PHONY: help demo test test-long model tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -28,6 +28,9 @@ test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 
 test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away
 	@tools/test.sh long
+
+model: prerequisites ## The models of the protocol with larger bounds than in `make test`
+	@tools/test.sh model
 
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh

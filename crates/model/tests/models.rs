@@ -29,6 +29,7 @@ fn plain_keeps_what_is_acknowledged() {
     let plain = |pipeline: Pipeline| pipeline.watching(&PLAIN);
     holds("Plain, 3 leaders, no pruner", &plain(dense(Row::Plain)));
     holds("Plain, 2 leaders, 1 pruner", &plain(two(Row::Plain).pruners(1)));
+    holds("Plain, 2 leaders, sparse, 1 pruner", &plain(two_sparse(Row::Plain).pruners(1)));
 }
 
 #[test]
@@ -66,12 +67,15 @@ fn versioned_numbers_keep_every_promise() {
 fn every_rule_of_commit_restore_and_prune_is_needed() {
     use Row::{Exclusive, Plain, Versioned};
     let lineage = Promise::Lineage.sentence();
+    let kept = Promise::Kept.sentence();
     let unmixed = Promise::Unmixed.sentence();
+    let kept_in_line = Promise::KeptInLine.sentence();
     let own_seal = Promise::OwnSeal.sentence();
     let cases: &[(Mutation, Pipeline, &'static str)] = &[
         (Mutation::NoFirstGuard, dense(Exclusive), lineage),
         (Mutation::NoSecondGuard, dense(Exclusive), lineage),
         (Mutation::NoSecondGuard, dense(Versioned), lineage),
+        (Mutation::CommitIgnoresFloor, two_sparse(Plain).pruners(1).watching(&[Promise::Kept]), kept),
         (Mutation::RestoreWithoutSecondRead, two(Exclusive).pruners(1), lineage),
         (Mutation::RestoreWithoutSecondRead, dense(Versioned), lineage),
         (Mutation::EmptyWithoutSecondRead, two(Exclusive).pruners(1), lineage),
@@ -83,6 +87,11 @@ fn every_rule_of_commit_restore_and_prune_is_needed() {
         (Mutation::PartialsBeforeSeal, two(Versioned).pruners(1), SEALED_IS_WHOLE),
         (Mutation::CommitOnPresence, dense(Exclusive), unmixed),
         (Mutation::NumbersFromRestored, sparse(Exclusive), lineage),
+        (
+            Mutation::NumbersFromRestored,
+            two_sparse(Exclusive).pruners(1).watching(&[Promise::KeptInLine]),
+            kept_in_line,
+        ),
         (Mutation::ConflictDoesNotBurn, dense(Exclusive), unmixed),
     ];
     for mutation in Mutation::ALL {

@@ -185,6 +185,11 @@ impl Pipeline {
         guard(&committer, epoch, &reading, Standing::Record(&self.records[index_of(self, state.fence)]))
     }
 
+    /// What a commit asks the guard about.
+    fn compared(&self, slot: Slot) -> Option<Epoch> {
+        (!self.is(Mutation::CommitIgnoresFloor)).then(|| self.epoch(slot))
+    }
+
     /// The floor as an epoch: right above the highest slot below it.
     fn floor_of(&self, state: &State) -> Epoch {
         let below = state.floor.checked_sub(1).map(|slot| self.epoch(slot));
@@ -217,7 +222,7 @@ impl Pipeline {
                 }
             }
             Phase::RestoreCheck { found, highest } => self.restore_check(state, index, found, highest),
-            Phase::Guard => match self.guard(state, index, Some(self.epoch(slot))) {
+            Phase::Guard => match self.guard(state, index, self.compared(slot)) {
                 Guard::Holds => state.leaders[index].phase = Phase::Exists,
                 Guard::EpochPruned { .. } => self.next_epoch(state, index),
                 _ => state.leaders[index].phase = Phase::Refused,
@@ -239,7 +244,7 @@ impl Pipeline {
                     self.next_epoch(state, index);
                 }
             }
-            Phase::GuardAgain => match self.guard(state, index, Some(self.epoch(slot))) {
+            Phase::GuardAgain => match self.guard(state, index, self.compared(slot)) {
                 Guard::Holds => self.acknowledge(state, index),
                 Guard::EpochPruned { .. } => self.next_epoch(state, index),
                 _ => state.leaders[index].phase = Phase::Refused,

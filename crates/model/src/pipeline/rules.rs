@@ -48,6 +48,8 @@ pub enum Mutation {
     NoFirstGuard,
     /// A commit does not read the guard after it sealed.
     NoSecondGuard,
+    /// A commit does not compare its epoch with the floor.
+    CommitIgnoresFloor,
     /// A restore does not read the guard after it read.
     RestoreWithoutSecondRead,
     /// A restore that finds nothing compares with the floor that it read before its listing.
@@ -72,9 +74,10 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoFirstGuard,
         Self::NoSecondGuard,
+        Self::CommitIgnoresFloor,
         Self::RestoreWithoutSecondRead,
         Self::EmptyWithoutSecondRead,
         Self::RestoreIgnoresFloor,
