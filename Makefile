@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long mutations conformance soak bench-fence tools crds fmt clean prerequisites
+.PHONY: help demo test test-long model mutations conformance soak bench-fence tools crds fmt clean prerequisites
 
 STORE ?= file
 
@@ -28,6 +28,9 @@ test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 
 test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand
 	@tools/test.sh long
+
+model: prerequisites ## The models of the protocol with larger bounds than in `make test`
+	@tools/test.sh model
 
 mutations: prerequisites ## Code that is broken on purpose, in one place after the other, to see that the simulation notices
 	@tools/test.sh mutations

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every check and every test, and goes on after a failure so that one run shows all of them. With the argument `long` it runs
-# the tests that take too long for every day, and nothing else; with the argument `conformance` those on MinIO and Azurite. The last line is "N passed, N failed": the tests of all binaries,
+# the tests that take too long for every day, and nothing else; with `model` the models with larger bounds, with `mutations` the
+# simulation on broken code, with `conformance` the tests on MinIO and Azurite. The last line is "N passed, N failed": the tests of all binaries,
 # where each check that failed counts as one failure more.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -60,6 +61,13 @@ locked=(${CI:+--locked})
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+
+if [[ ${1-} == model ]]; then
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} -p epochwarden-model --test larger -- -D warnings
+  printf '\nModels with larger bounds: building and searching, one after the other\n'
+  run_tests -p epochwarden-model --test larger -- --nocapture --test-threads=1
+  finish
+fi
 
 # Builds an extra server and names its tests; where it cannot be built they are skipped, aloud.
 with_server() {

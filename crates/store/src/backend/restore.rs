@@ -84,7 +84,8 @@ impl ObjectStoreBackend {
     /// Where the registers are read, the fence must stand at this instance's version:
     /// [`StateBackendError::StaleVersion`] or [`StateBackendError::FenceNotReached`] otherwise. A listing that misses what the floor
     /// says was sealed is made again; [`StateBackendError::RestoreIncomplete`] when it stays so. One LIST of everything, and where the
-    /// registers are read, one of a handful of keys; a HEAD for a given epoch. Dropping the future changes nothing.
+    /// registers are read, one of a handful of keys, or two where nothing is sealed; a HEAD for a given epoch. Dropping the future
+    /// changes nothing.
     pub async fn restore(&self, epoch: Option<u64>) -> Result<Option<Restore>, StateBackendError> {
         match epoch {
             None => self.restore_newest().await,
@@ -102,7 +103,13 @@ impl ObjectStoreBackend {
                 Some(epoch) if epoch >= floor => {
                     return Ok(Some(self.begin(version, epoch, scan.highest, Target::Newest)));
                 }
-                None if floor == Epoch::ZERO => return Ok(None),
+                None if floor == Epoch::ZERO => {
+                    // What was there may have been pruned ahead of the listing, and its successor sealed behind it. Then a floor stands.
+                    missed = self.guards.check(version, None, As::Reader).await?.reading().floor;
+                    if missed == Epoch::ZERO {
+                        return Ok(None);
+                    }
+                }
                 sealed => missed = sealed.unwrap_or(floor),
             }
         }

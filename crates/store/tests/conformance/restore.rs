@@ -174,6 +174,24 @@ on_every_store! {
         }
     }
 
+    async fn an_empty_listing_beside_which_a_floor_rose_is_made_again(bucket: &Bucket) {
+        let backend = Arc::new(fenced(bucket, "a", 5).await);
+        // The epoch before was pruned ahead of the cursor of the first listing, and this one sealed behind it.
+        let faults = bucket.faults();
+        let store = bucket.store();
+        faults.before(Operation::List, "").once().run(move || {
+            let store = Arc::clone(&store);
+            async move { raise_floor(&store, 10).await }
+        });
+        faults.after(Operation::List, "").once().run(move || {
+            let backend = Arc::clone(&backend);
+            async move { seal(&backend, 10).await }
+        });
+        let reader = leader(Arc::new(faults.clone()), "a", 5);
+        assert_eq!(restore(&reader).await.unwrap(), Some((10, states(10))));
+        assert_eq!(faults.pending(), 0);
+    }
+
     async fn a_listing_that_stays_below_the_floor_is_an_error_and_never_an_empty_or_an_old_state(bucket: &Bucket) {
         let backend = fenced(bucket, "a", 5).await;
         bucket.publish_floor(9).await;
