@@ -1,12 +1,15 @@
-//! The operator dies: at every point that has a name, at random moments, and beside another one that goes on.
+//! The operator and the command line die: at every point that has a name, at random moments, and beside another one that goes on.
 
 use std::os::unix::process::ExitStatusExt;
+use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use epochwarden_store::crash::{POINTS, VARIABLE};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
+use tokio::process::Command;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::support::bucket::Bucket;
 use crate::support::kills::{Stage, survives, two_at_once};
@@ -98,6 +101,56 @@ async fn wherever_the_operator_dies_the_next_one_comes_to_the_same_end() -> Resu
         began.elapsed()
     ))?;
     Ok(())
+}
+
+/// What each kind of point is passed in.
+const VERBS: [(&str, &str); 3] = [
+    ("fence", "fence publish --version 5 --holder pod-a"),
+    ("prune", "prune --vnodes 2 --keep-last 2 --min-age 0s --yes"),
+    ("audit", "audit --vnodes 2"),
+];
+
+/// Runs a verb on a root; with a point, until it dies there.
+async fn command(bucket: &Bucket, verb: &str, point: Option<&str>) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_epochwarden"));
+    command.args(verb.split_whitespace()).args(["--store", &bucket.url]).kill_on_drop(true);
+    for (key, value) in &bucket.options {
+        command.args(["--store-option", &format!("{key}={value}")]);
+    }
+    if let Some(point) = point {
+        command.env(VARIABLE, point);
+    }
+    Ok(tokio::time::timeout(SOON, command.output()).await.context("it has not ended")??)
+}
+
+/// A command dies at this point, and saying it again does all that was to be done.
+async fn is_said_again(point: &str, verb: &str, bucket: &Bucket) -> Result<()> {
+    bucket.seal(1..=5, 2).await?;
+    let died = command(bucket, verb, Some(point)).await?;
+    ensure!(died.status.signal() == Some(SIGABRT), "it ended with {died:?}");
+    // The same once more, and then the others: none is in the way of another.
+    for verb in [verb].into_iter().chain(VERBS.map(|(_, verb)| verb)) {
+        let ended = command(bucket, verb, None).await?;
+        ensure!(ended.status.success(), "{verb}: {ended:?}");
+    }
+    ensure!(bucket.sealed().await? == [4, 5] && bucket.epochs().await? == [4, 5], "{:?}", bucket.epochs().await?);
+    let registers = epochwarden_store::list_registers(&bucket.root).await?.reading();
+    ensure!((registers.fence.get(), registers.floor.get()) == (5, 4), "{registers:?}");
+    let other = command(bucket, "fence publish --version 5 --holder pod-b", None).await?;
+    ensure!(!other.status.success(), "the fence names nobody: {other:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn wherever_a_command_dies_saying_it_again_comes_to_the_same_end() -> Result<()> {
+    // Only a policy owns a root, and a hand that raises the fence once leaves nothing to trim.
+    let points = POINTS.iter().filter(|point| !["owner-created", "fence-trimmed"].contains(point));
+    let died = points.flat_map(|point| [(point, false), (point, true)]).map(async |(point, s3)| {
+        let (_, verb) = VERBS.iter().find(|(kind, _)| point.starts_with(kind)).context("no verb passes it")?;
+        let bucket = if s3 { Bucket::s3(&Uuid::new_v4().to_string()).await } else { Bucket::folder() }?;
+        is_said_again(point, verb, &bucket).await.with_context(|| format!("dying at {point} in {}", bucket.url))
+    });
+    stream::iter(died).buffer_unordered(AT_ONCE).try_collect::<()>().await
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ use self::guards::Guards;
 use self::partial::get;
 use self::prune_before::PruneProgress;
 pub use self::restore::Restore;
+use crate::crash;
 use crate::create::ATTEMPTS;
 use crate::error::{StateBackendError, StoreError};
 
@@ -211,7 +212,10 @@ impl StateBackend for ObjectStoreBackend {
         // A number that is not the caller's is never written, whatever is known of the fence; so no answer is waited for to refuse it.
         self.guards.check_epoch(epoch, version)?;
         self.guards.check_assignment(version).await?;
-        self.put_partial(vnode, epoch, bytes).await
+        crash::point("partial-before-put");
+        self.put_partial(vnode, epoch, bytes).await?;
+        crash::point("partial-put");
+        Ok(())
     }
 
     async fn read_partial(&self, vnode: u32, epoch: u64) -> Result<Option<Bytes>, StateBackendError> {

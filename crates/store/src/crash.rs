@@ -2,7 +2,7 @@
 //!
 //! For tests only: a build without `debug_assertions` has none of this, and [`point`] does nothing there. Elsewhere a process whose
 //! environment names a point in `EPOCHWARDEN_CRASH_AT` aborts when it gets there: `name`, or `name:N` for the N-th time. What a name means
-//! is told at [`POINTS`]. It is read once, at the first point that the process comes to. `EPOCHWARDEN_PANIC_AT` names a point in the same
+//! is told at [`POINTS`] and [`PIPELINE_POINTS`]. It is read once, at the first point that the process comes to. `EPOCHWARDEN_PANIC_AT` names a point in the same
 //! way at which the task panics instead.
 
 /// The environment's variable that names the point.
@@ -11,8 +11,8 @@ pub const VARIABLE: &str = "EPOCHWARDEN_CRASH_AT";
 /// The environment's variable that names a point at which the task panics.
 pub const PANIC_VARIABLE: &str = "EPOCHWARDEN_PANIC_AT";
 
-/// All points, in the order in which their run comes to them. Each is right *after* what its name says, but for those with `before` and
-/// `asked` in it, which are right before the next write (or the next look).
+/// The points of what the operator and the command line run, in the order in which their run comes to them. Each is right *after* what its
+/// name says, but for those with `before` and `asked` in it, which are right before the next write (or the next look).
 ///
 /// - prune: `prune-listed` (the plan stands), `prune-claimed` (the root is the policy's), `prune-before-floor`, `prune-floor-published`,
 ///   `prune-batch-asked` (the next batch may go), `prune-seals-deleted` and `prune-batch-deleted` (of a batch), `prune-done` (after the
@@ -38,13 +38,48 @@ pub const POINTS: &[&str] = &[
     "owner-created",
 ];
 
+/// The points that only a pipeline comes to, which also passes those of the fence; named and ordered as [`POINTS`].
+///
+/// - a restore: `restore-guarded`, `restore-seal-seen` (of an epoch by its number), `restore-listed`, `restore-partial-read` (each),
+///   `restore-before-second-guard`, `restore-guarded-again`;
+/// - a write: `partial-before-put`, `partial-put`;
+/// - a commit: `commit-guarded`, `commit-seal-looked-for` (there is none), `commit-listed`, `commit-before-create`, `commit-created` (whatever
+///   the answer says), `commit-before-second-guard`, `commit-done` (and the caller does not know it yet);
+/// - `prune_before`: `pipeline-prune-listed`, `pipeline-prune-before-floor`, `pipeline-prune-floor-raised`, of each epoch
+///   `pipeline-prune-epoch-listed`, `pipeline-prune-seal-deleted` and `pipeline-prune-epoch-deleted`, and `pipeline-prune-epochs-deleted`.
+pub const PIPELINE_POINTS: &[&str] = &[
+    "restore-guarded",
+    "restore-seal-seen",
+    "restore-listed",
+    "restore-partial-read",
+    "restore-before-second-guard",
+    "restore-guarded-again",
+    "partial-before-put",
+    "partial-put",
+    "commit-guarded",
+    "commit-seal-looked-for",
+    "commit-listed",
+    "commit-before-create",
+    "commit-created",
+    "commit-before-second-guard",
+    "commit-done",
+    "pipeline-prune-listed",
+    "pipeline-prune-before-floor",
+    "pipeline-prune-floor-raised",
+    "pipeline-prune-epoch-listed",
+    "pipeline-prune-seal-deleted",
+    "pipeline-prune-epoch-deleted",
+    "pipeline-prune-epochs-deleted",
+];
+
 /// Ends the process when this is the point that its environment names.
 ///
 /// # Panics
 ///
-/// When this is the point at which the environment wants a panic.
+/// When this is the point at which the environment wants a panic, and for a name that is in neither list: those are what is tested.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
+    assert!(POINTS.contains(&name) || PIPELINE_POINTS.contains(&name), "the point {name} is in no list");
     #[cfg(test)]
     passed::push(name);
     if crash_at().is_some_and(|crash| crash.reaches(name)) {
@@ -246,7 +281,8 @@ mod tests {
 
     #[test]
     fn every_point_has_one_name_that_the_environment_can_say() {
-        assert_eq!(POINTS.iter().collect::<BTreeSet<_>>().len(), POINTS.len());
-        assert!(POINTS.iter().all(|name| !name.contains(':')));
+        let all = [POINTS, PIPELINE_POINTS].concat();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert!(all.iter().all(|name| !name.contains(':')));
     }
 }

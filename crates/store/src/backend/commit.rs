@@ -13,6 +13,7 @@ use object_store::path::Path;
 use super::guards::{As, Passed};
 use super::scan::is_sealed;
 use super::{ObjectStoreBackend, io, unknown};
+use crate::crash;
 use crate::create::{self, Body, Created};
 use crate::error::StateBackendError;
 
@@ -23,12 +24,15 @@ impl ObjectStoreBackend {
         let version = self.guards.version();
         self.guards.check_epoch(epoch, version)?;
         let before = self.guards.check(version, Some(epoch), As::Leader).await?;
+        crash::point("commit-guarded");
         if !self.seal(epoch, vnodes).await? {
             return Ok(false);
         }
+        crash::point("commit-before-second-guard");
         if let Passed::Holds(_) = before {
             self.guards.check(version, Some(epoch), As::Leader).await?;
         }
+        crash::point("commit-done");
         Ok(true)
     }
 
@@ -41,13 +45,18 @@ impl ObjectStoreBackend {
         {
             return self.compare(&body);
         }
+        crash::point("commit-seal-looked-for");
         let mut missing = vnodes.iter().map(|vnode| self.check_vnode(*vnode)).collect::<Result<HashSet<_>, _>>()?;
         self.strike_out_present(epoch, &mut missing).await?;
+        crash::point("commit-listed");
         if !missing.is_empty() {
             return Ok(false);
         }
         let body = Bytes::from(self.instance.as_str().to_owned());
-        match create::create(&self.store, &path, &body).await.map_err(io(key.as_str()))? {
+        crash::point("commit-before-create");
+        let created = create::create(&self.store, &path, &body).await.map_err(io(key.as_str()))?;
+        crash::point("commit-created");
+        match created {
             Created::Written => Ok(true),
             Created::There(body) => self.compare(&body),
             Created::Unknown(last) => Err(unknown(key, last)),

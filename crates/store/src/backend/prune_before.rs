@@ -11,6 +11,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
 
 use super::ObjectStoreBackend;
+use crate::crash;
 use crate::error::StateBackendError;
 
 /// Every so many calls all epochs are looked at, and not only those above the cursor.
@@ -70,18 +71,22 @@ impl ObjectStoreBackend {
     pub(super) async fn delete_below(&self, before: Epoch) -> Result<(), StateBackendError> {
         let start = self.pruned.begin();
         let epochs = self.listed_epochs().await?;
+        crash::point("pipeline-prune-listed");
         // The order is the safety: a sealed epoch at or above `before` is seen before the floor rises, and the floor is durable before
         // the first delete.
         if let Some(latest) = self.newest_sealed_from(before, &epochs).await? {
             if latest < before {
                 return Err(StateBackendError::LatestSealed { before: before.get(), latest: latest.get() });
             }
+            crash::point("pipeline-prune-before-floor");
             self.guards.raise_floor(before).await?;
+            crash::point("pipeline-prune-floor-raised");
         }
         let failures = Failures::default();
         stream::iter(epochs.into_iter().filter(|epoch| (start..before).contains(epoch)))
             .for_each_concurrent(EPOCHS_AT_ONCE, |epoch| self.delete_epoch(epoch, &failures))
             .await;
+        crash::point("pipeline-prune-epochs-deleted");
         failures.into_result()?;
         self.pruned.clean_below(before);
         Ok(())
@@ -110,17 +115,20 @@ impl ObjectStoreBackend {
             }
         }
         drop(listing);
+        crash::point("pipeline-prune-epoch-listed");
         let seal = key::commit(epoch);
         match self.store.delete(&Path::from(seal.as_str())).await {
             Ok(()) | Err(Error::NotFound { .. }) => {}
             Err(error) => return failures.add(&seal, Box::new(error)),
         }
+        crash::point("pipeline-prune-seal-deleted");
         if more {
             let listing = self.store.list(Some(&Path::from(folder.as_str())));
             self.delete_all(listing.map_ok(|object| object.location).boxed(), &folder, failures).await;
         } else {
             self.delete_all(stream::iter(keys).boxed(), &folder, failures).await;
         }
+        crash::point("pipeline-prune-epoch-deleted");
     }
 
     async fn delete_all(&self, keys: BoxStream<'static, Result<Path, Error>>, folder: &str, failures: &Failures) {

@@ -14,6 +14,7 @@ use super::guards::{As, Guards};
 use super::partial;
 use super::scan::scan;
 use super::{ObjectStoreBackend, check_vnode, io};
+use crate::crash;
 use crate::create::ATTEMPTS;
 use crate::error::StateBackendError;
 
@@ -98,7 +99,9 @@ impl ObjectStoreBackend {
         let mut missed = Epoch::ZERO;
         for _ in 0..ATTEMPTS {
             let floor = self.guards.check(version, None, As::Reader).await?.reading().floor;
+            crash::point("restore-guarded");
             let scan = scan(self.store.as_ref()).await?;
+            crash::point("restore-listed");
             match scan.sealed {
                 Some(epoch) if epoch >= floor => {
                     return Ok(Some(self.begin(version, epoch, scan.highest, Target::Newest)));
@@ -119,11 +122,14 @@ impl ObjectStoreBackend {
     async fn restore_numbered(&self, epoch: Epoch) -> Result<Option<Restore>, StateBackendError> {
         let version = self.guards.version();
         self.guards.check(version, None, As::Reader).await?;
+        crash::point("restore-guarded");
         // By the same request as at the end: a listing dates an object more finely on some stores.
         let Some(seal) = seal_identity(self.store.as_ref(), epoch).await? else {
             return Ok(None);
         };
+        crash::point("restore-seal-seen");
         let scan = scan(self.store.as_ref()).await?;
+        crash::point("restore-listed");
         Ok(Some(self.begin(version, epoch, scan.highest, Target::Numbered(seal))))
     }
 
@@ -168,6 +174,7 @@ impl Restore {
     async fn read(&self, vnode: u32, epoch: Epoch) -> Result<Bytes, StateBackendError> {
         let vnode = check_vnode(vnode, self.vnode_capacity)?;
         if let Some(state) = partial::get(self.store.as_ref(), vnode, epoch).await? {
+            crash::point("restore-partial-read");
             return Ok(state);
         }
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((epoch, vnode));
@@ -178,7 +185,9 @@ impl Restore {
     /// and pruned up to (or, for an epoch by its number, its seal is still the same one). One LIST of a handful of keys where the
     /// registers are read; a HEAD for an epoch by its number.
     pub async fn finish(self) -> Result<(), StateBackendError> {
+        crash::point("restore-before-second-guard");
         let reading = self.guards.check(self.version, None, As::Reader).await?.reading();
+        crash::point("restore-guarded-again");
         let missing = *self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((epoch, vnode)) = missing {
             return Err(incomplete(epoch, Some(vnode)));

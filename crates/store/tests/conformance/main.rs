@@ -15,6 +15,7 @@ mod bucket;
 mod assigned;
 mod classic;
 mod commit;
+mod crashes;
 mod exclusive;
 mod fence;
 mod large;
