@@ -9,12 +9,22 @@ use epochwarden_core::Numbering;
 use epochwarden_core::finding::FindingKind;
 use epochwarden_store::crash::{PIPELINE_POINTS, POINTS};
 use futures::{StreamExt, stream};
+use tokio::time::Instant;
 
 use self::part::Part;
 use self::scene::{Ended, Place, Scene};
 
 /// How many points are tried at the same time.
 const AT_ONCE: usize = 4;
+
+/// The environment's variable that repeats a run: the random moments are then the same ones, as far as the machine allows.
+const SEED: &str = "EPOCHWARDEN_SEED";
+
+/// What a crash may leave besides whole epochs: partials of one that was not sealed or is sealed no more, of which those below the floor
+/// are told.
+fn leaves_at_most_a_leak(found: &[FindingKind]) {
+    assert!(found.iter().all(|kind| *kind == FindingKind::Leak), "{found:?}");
+}
 
 /// Dies at this point, again at the same one while the next process of the same name takes up the work, and then no more. Whether the
 /// point was passed so often at all.
@@ -25,12 +35,9 @@ async fn dies_at(test: &str, place: Place, numbering: Numbering, point: &str, ti
     if scene.play("b", Some(&format!("{point}:{time}"))).await == Ended::Well {
         return false;
     }
-    // What a crash may leave besides whole epochs: partials of one that was not sealed or is sealed no more, of which those below the floor
-    // are told.
-    let leaves = |found: Vec<FindingKind>| assert!(found.iter().all(|kind| *kind == FindingKind::Leak), "{found:?}");
-    leaves(scene.look().await);
+    leaves_at_most_a_leak(&scene.look().await);
     assert_eq!(scene.play("b", Some(point)).await, Ended::Died);
-    leaves(scene.look().await);
+    leaves_at_most_a_leak(&scene.look().await);
     assert_eq!(scene.play("c", None).await, Ended::Well);
     assert_eq!(scene.look().await, []);
     scene.is_at_rest().await;
@@ -68,4 +75,43 @@ async fn wherever_a_process_dies_in_a_folder_the_next_one_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wherever_a_process_dies_on_s3_the_next_one_goes_on() {
     wherever_it_dies("crashes::wherever_a_process_dies_on_s3_the_next_one_goes_on", Place::S3, 1).await;
+}
+
+/// Points lie between requests, and a moment may lie in the middle of one.
+async fn killed_at_any_moment(test: &str, numbering: Numbering, kills: u32) {
+    if let Some(part) = Part::of_this_process() {
+        return part.play().await;
+    }
+    let seed = std::env::var(SEED).map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("the random moments are those of {SEED}={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut scene = Scene::new(test, Place::Folder, numbering).await;
+    let began = Instant::now();
+    assert_eq!(scene.play("a", None).await, Ended::Well);
+    let whole = began.elapsed();
+    let mut died = 0;
+    for _ in 0..kills {
+        let alive = whole.mul_f64(random.f64());
+        died += u32::from(scene.play_for("b", alive).await == Ended::Died);
+        leaves_at_most_a_leak(&scene.look().await);
+        if random.bool() {
+            assert_eq!(scene.play("b", None).await, Ended::Well);
+            assert_eq!(scene.look().await, []);
+            scene.is_at_rest().await;
+        }
+    }
+    assert_ne!(died, 0, "all {kills} came to their end, within {whole:?}");
+    println!("{died} of {kills} were killed, {} in the middle of a write", scene.half_written());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_with_plain_numbers_that_are_killed_at_random_moments_lose_nothing() {
+    let test = "crashes::processes_with_plain_numbers_that_are_killed_at_random_moments_lose_nothing";
+    killed_at_any_moment(test, Numbering::Plain, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_with_versioned_numbers_that_are_killed_at_random_moments_lose_nothing() {
+    let test = "crashes::processes_with_versioned_numbers_that_are_killed_at_random_moments_lose_nothing";
+    killed_at_any_moment(test, Numbering::Versioned, 30).await;
 }

@@ -24,6 +24,7 @@ use super::part::{self, KEPT, Part, SEALED, State, Told, VNODES};
 const SOON: Duration = Duration::from_mins(2);
 
 const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
@@ -79,6 +80,30 @@ impl Scene {
 
     /// A process of this name leads the next version. It dies at `point`, if it comes there.
     pub(super) async fn play(&mut self, instance: &str, point: Option<&str>) -> Ended {
+        let mut process = self.start(instance, point);
+        let status = process.wait_exit(SOON).await.unwrap();
+        match status.signal() {
+            None if status.success() => Ended::Well,
+            Some(SIGABRT) if point.is_some() => Ended::Died,
+            _ => panic!("{}: it ended with {status}:\n{}", self.who(), process.log()),
+        }
+    }
+
+    /// A process of this name leads the next version, and is killed after this time wherever it is.
+    pub(super) async fn play_for(&mut self, instance: &str, alive: Duration) -> Ended {
+        let mut process = self.start(instance, None);
+        // That it has not ended yet is no error here.
+        let _ = process.wait_exit(alive).await;
+        process.kill().unwrap();
+        let status = process.status().unwrap().unwrap();
+        match status.signal() {
+            None if status.success() => Ended::Well,
+            Some(SIGKILL) => Ended::Died,
+            _ => panic!("{}: it ended with {status}:\n{}", self.who(), process.log()),
+        }
+    }
+
+    fn start(&mut self, instance: &str, point: Option<&str>) -> Process {
         self.part.version += 1;
         instance.clone_into(&mut self.part.instance);
         self.point = point.map(str::to_owned);
@@ -91,13 +116,7 @@ impl Scene {
         if let Some(point) = point {
             command.env(crash::VARIABLE, point);
         }
-        let mut process = Process::spawn("a pipeline", &mut command, &self.folder.path().join("log")).unwrap();
-        let status = process.wait_exit(SOON).await.unwrap();
-        match status.signal() {
-            None if status.success() => Ended::Well,
-            Some(SIGABRT) if point.is_some() => Ended::Died,
-            _ => panic!("{}: it ended with {status}:\n{}", self.who(), process.log()),
-        }
+        Process::spawn("a pipeline", &mut command, &self.folder.path().join("log")).unwrap()
     }
 
     /// The process that was the last one, for messages.
@@ -198,6 +217,22 @@ impl Scene {
             }
         }
         acknowledged
+    }
+
+    /// The files of writes that were under way when their process was killed: the store's client shows them to nobody.
+    pub(super) fn half_written(&self) -> usize {
+        let mut half_written = 0;
+        let mut folders = vec![self.folder.path().join("state")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                half_written += usize::from(path.to_string_lossy().contains('#'));
+                if path.is_dir() {
+                    folders.push(path);
+                }
+            }
+        }
+        half_written
     }
 
     fn last_acknowledged(&self, count: usize) -> BTreeSet<u64> {
