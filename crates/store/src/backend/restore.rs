@@ -12,7 +12,6 @@ use object_store::{Error, ObjectStore, ObjectStoreExt};
 
 use super::guards::{As, Guards};
 use super::partial;
-use super::scan::scan;
 use super::{ObjectStoreBackend, check_vnode, io};
 use crate::create::ATTEMPTS;
 use crate::error::StateBackendError;
@@ -54,7 +53,7 @@ enum Target {
 ///
 /// async fn attempt(backend: &ObjectStoreBackend, vnodes: u32) -> Result<Option<(u64, Vec<Bytes>)>, StateBackendError> {
 ///     let Some(restore) = backend.restore(None).await? else {
-///         return Ok(None); // Nothing was ever sealed here: start empty.
+///         return Ok(None); // Nothing was ever sealed here: start empty, at `backend.first_epoch(None)`.
 ///     };
 ///     let mut states = Vec::new();
 ///     for vnode in 0..vnodes {
@@ -79,7 +78,7 @@ pub struct Restore {
 
 impl ObjectStoreBackend {
     /// Begins to restore: the newest sealed epoch with `None`, or the given one. `Ok(None)` when nothing is sealed, or the given epoch
-    /// is not.
+    /// is not: what there is unsealed counts all the same, and [`ObjectStoreBackend::first_epoch`] knows it.
     ///
     /// Where the registers are read, the fence must stand at this instance's version:
     /// [`StateBackendError::StaleVersion`] or [`StateBackendError::FenceNotReached`] otherwise. A listing that misses what the floor
@@ -98,7 +97,7 @@ impl ObjectStoreBackend {
         let mut missed = Epoch::ZERO;
         for _ in 0..ATTEMPTS {
             let floor = self.guards.check(version, None, As::Reader).await?.reading().floor;
-            let scan = scan(self.store.as_ref()).await?;
+            let scan = self.scan().await?;
             match scan.sealed {
                 Some(epoch) if epoch >= floor => {
                     return Ok(Some(self.begin(version, epoch, scan.highest, Target::Newest)));
@@ -123,7 +122,7 @@ impl ObjectStoreBackend {
         let Some(seal) = seal_identity(self.store.as_ref(), epoch).await? else {
             return Ok(None);
         };
-        let scan = scan(self.store.as_ref()).await?;
+        let scan = self.scan().await?;
         Ok(Some(self.begin(version, epoch, scan.highest, Target::Numbered(seal))))
     }
 
