@@ -36,7 +36,6 @@ struct Led<'a> {
     pod: &'a Pod,
     term: Term,
     version: u64,
-    store: SimStore,
     backend: ObjectStoreBackend,
     workers: Vec<Arc<ObjectStoreBackend>>,
     /// Epochs that took too long, and may be whole by now.
@@ -120,7 +119,7 @@ impl Pod {
     fn begin(&self, version: u64) -> Led<'_> {
         let store = SimStore::new(&self.world, &self.process, format!("{} v{version}", self.name), ClientKind::Backend);
         let client = store.client();
-        let backend = self.backend(store.clone(), Some(version));
+        let backend = self.backend(store, Some(version));
         let vnodes = self.world.setup().vnodes;
         let worker = |vnode| {
             let name = format!("worker-{vnode} of {} v{version}", self.name);
@@ -133,7 +132,7 @@ impl Pod {
             state.note(&self.name, "leads", &format!("version {version}"));
             state.oracle.begins_term(version, &self.name, client)
         });
-        Led { pod: self, term, version, store, backend, workers, late: Mutex::default() }
+        Led { pod: self, term, version, backend, workers, late: Mutex::default() }
     }
 
     fn backend(&self, store: SimStore, version: Option<u64>) -> ObjectStoreBackend {
