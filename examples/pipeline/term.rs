@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use epochwarden_store::{ObjectStoreBackend, Root, StateBackend, StateBackendError, list_epochs};
+use epochwarden_store::{ObjectStoreBackend, Root, StateBackend, StateBackendError};
 use futures::future::try_join_all;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -104,14 +104,13 @@ impl Term<'_> {
     async fn try_restore(&self, backend: &ObjectStoreBackend) -> anyhow::Result<Restored> {
         let Some(restore) = backend.restore(None).await? else {
             println!("restored nothing: no epoch is sealed yet");
-            let highest = list_epochs(self.root).await?.last().map_or(0, |epoch| epoch.get());
-            let next_epoch = backend.first_epoch(Some(highest)).context("no epoch is left")?;
+            let next_epoch = backend.first_epoch(None).context("no epoch is left")?;
             let counters = (0..self.vnodes).map(|_| Counter::default()).collect();
             return Ok(Restored { counters, next_epoch });
         };
         let partials = try_join_all((0..self.vnodes).map(|vnode| restore.read_partial(vnode))).await?;
         let epoch = restore.epoch();
-        let next_epoch = backend.first_epoch(Some(restore.highest_listed())).context("no epoch is left")?;
+        let next_epoch = backend.first_epoch(None).context("no epoch is left")?;
         // Only after this second look is it certain that no prune and no other leader came in between.
         restore.finish().await?;
         let counters =

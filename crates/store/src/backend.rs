@@ -25,6 +25,7 @@ use self::guards::Guards;
 use self::partial::get;
 use self::prune_before::PruneProgress;
 pub use self::restore::Restore;
+use self::scan::HighestListed;
 use crate::crash;
 use crate::create::ATTEMPTS;
 use crate::error::{StateBackendError, StoreError};
@@ -85,6 +86,7 @@ pub struct ObjectStoreBackend {
     vnode_capacity: u32,
     exclusive_partials: bool,
     guards: Arc<Guards>,
+    listed: HighestListed,
     pruned: PruneProgress,
 }
 
@@ -142,13 +144,16 @@ impl ObjectStoreBackend {
         self.guards.await_fence(Version::new(version), timeout).await
     }
 
-    /// The epoch that a term of this instance begins with, where `highest_listed` is what [`Restore::highest_listed`] gave, or the highest
-    /// number in a listing that showed nothing sealed: above every one of them, and one that the version which this instance commits as
-    /// may use. `None` where there is no such number: this version has used up its range, or a higher one has written already. No
-    /// request.
+    /// The epoch that a term of this instance begins with: one that the version which this instance commits as may use, above every
+    /// number, sealed or not, that its listings have shown in [`ObjectStoreBackend::restore`] (also where that found nothing sealed) and
+    /// [`StateBackend::latest_committed_epoch`], and above `highest_listed`: what [`Restore::highest_listed`] or a listing of the
+    /// caller's own gave, if any.
+    ///
+    /// An instance that has listed nothing knows of nothing: restore first. `None` where there is no such number: this version has used
+    /// up its range, or a higher one has written already. No request.
     #[must_use]
     pub fn first_epoch(&self, highest_listed: Option<u64>) -> Option<u64> {
-        self.guards.first_epoch(highest_listed.map(Epoch::new)).map(Epoch::get)
+        self.guards.first_epoch(highest_listed.map(Epoch::new).max(self.listed.get())).map(Epoch::get)
     }
 
     /// Waits until the fence names this instance as its holder, and returns the version: with `versionFrom: Assigned`, after the Lease
@@ -256,6 +261,7 @@ impl fmt::Debug for ObjectStoreBackend {
             .field("vnode_capacity", &self.vnode_capacity)
             .field("exclusive_partials", &self.exclusive_partials)
             .field("guards", &self.guards)
+            .field("listed", &self.listed)
             .field("pruned", &self.pruned)
             .finish()
     }

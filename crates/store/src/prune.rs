@@ -83,7 +83,8 @@ pub enum Approval {
     Gate(Gate),
 }
 
-/// Asked before each batch: whether the prune is still wanted.
+/// Asked before the root is claimed from a policy of the same name, before the floor and before each batch: whether the prune is still
+/// wanted, and by the policy that has the name now.
 #[async_trait]
 pub trait Permission: Send + Sync {
     /// `Err` with the reason when it is not ([`Stop::NotPermitted`]), or when that cannot be found out ([`Stop::CannotAsk`]).

@@ -41,7 +41,10 @@ pub struct Registers {
 #[derive(Default)]
 struct Memory {
     seen: Reading,
+    /// Whether the last listing to have said so shows what was seen: a publication may go by that.
     listed: bool,
+    /// How often a listing has shown a lost register, or one was forgotten: one that was sent before that vouches for nothing.
+    doubts: u64,
     superfluous: BTreeMap<RegisterKind, Vec<u64>>,
 }
 
@@ -50,6 +53,14 @@ struct Memory {
 pub(crate) struct Sample {
     pub(crate) seen: Reading,
     pub(crate) reading: Reading,
+}
+
+impl Memory {
+    /// What was listed is not to be gone by.
+    fn doubt(&mut self) {
+        self.listed = false;
+        self.doubts += 1;
+    }
 }
 
 impl Sample {
@@ -99,7 +110,7 @@ impl Registers {
             kept.observe(other, memory.seen.value(other));
         }
         memory.seen = kept;
-        memory.listed = false;
+        memory.doubt();
     }
 
     /// The values now. One LIST for all three.
@@ -110,7 +121,10 @@ impl Registers {
     /// As [`Registers::read`], leaving it to the caller to compare with what was seen before.
     pub(crate) async fn sample(&self) -> Result<Sample, StoreError> {
         // Before the request: an answer may be older than one that another task gets meanwhile.
-        let seen = self.seen();
+        let (seen, doubts) = {
+            let memory = self.memory();
+            (memory.seen, memory.doubts)
+        };
         let listing = list_registers(&self.root).await?;
         let reading = listing.reading();
         let superfluous = |kind| {
@@ -119,7 +133,11 @@ impl Registers {
         };
         let mut memory = self.memory();
         memory.seen = memory.seen.max(reading);
-        memory.listed = true;
+        if reading.check(&seen).is_err() {
+            memory.doubt();
+        } else if memory.doubts == doubts {
+            memory.listed = true;
+        }
         memory.superfluous = RegisterKind::ALL.into_iter().map(superfluous).collect();
         Ok(Sample { seen, reading })
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::ObjectStoreBackend;
 use super::guards::Guards;
 use super::prune_before::PruneProgress;
+use super::scan::HighestListed;
 use crate::registers::Registers;
 use crate::root::Root;
 
@@ -129,6 +130,7 @@ impl ObjectStoreBackendBuilder {
             vnode_capacity,
             exclusive_partials,
             guards: Arc::new(guards),
+            listed: HighestListed::default(),
             pruned: PruneProgress::default(),
         }
     }

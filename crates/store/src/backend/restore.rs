@@ -12,7 +12,6 @@ use object_store::{Error, ObjectStore, ObjectStoreExt};
 
 use super::guards::{As, Guards};
 use super::partial;
-use super::scan::scan;
 use super::{ObjectStoreBackend, check_vnode, io};
 use crate::crash;
 use crate::create::ATTEMPTS;
@@ -55,7 +54,7 @@ enum Target {
 ///
 /// async fn attempt(backend: &ObjectStoreBackend, vnodes: u32) -> Result<Option<(u64, Vec<Bytes>)>, StateBackendError> {
 ///     let Some(restore) = backend.restore(None).await? else {
-///         return Ok(None); // Nothing was ever sealed here: start empty.
+///         return Ok(None); // Nothing was ever sealed here: start empty, at `backend.first_epoch(None)`.
 ///     };
 ///     let mut states = Vec::new();
 ///     for vnode in 0..vnodes {
@@ -80,7 +79,7 @@ pub struct Restore {
 
 impl ObjectStoreBackend {
     /// Begins to restore: the newest sealed epoch with `None`, or the given one. `Ok(None)` when nothing is sealed, or the given epoch
-    /// is not.
+    /// is not: what there is unsealed counts all the same, and [`ObjectStoreBackend::first_epoch`] knows it.
     ///
     /// Where the registers are read, the fence must stand at this instance's version:
     /// [`StateBackendError::StaleVersion`] or [`StateBackendError::FenceNotReached`] otherwise. A listing that misses what the floor
@@ -100,7 +99,7 @@ impl ObjectStoreBackend {
         for _ in 0..ATTEMPTS {
             let floor = self.guards.check(version, None, As::Reader).await?.reading().floor;
             crash::point("restore-guarded");
-            let scan = scan(self.store.as_ref()).await?;
+            let scan = self.scan().await?;
             crash::point("restore-listed");
             match scan.sealed {
                 Some(epoch) if epoch >= floor => {
@@ -128,7 +127,7 @@ impl ObjectStoreBackend {
             return Ok(None);
         };
         crash::point("restore-seal-seen");
-        let scan = scan(self.store.as_ref()).await?;
+        let scan = self.scan().await?;
         crash::point("restore-listed");
         Ok(Some(self.begin(version, epoch, scan.highest, Target::Numbered(seal))))
     }

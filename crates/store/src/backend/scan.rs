@@ -1,5 +1,7 @@
 //! Finding epochs in the bucket.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use epochwarden_core::Epoch;
 use epochwarden_core::key::{self, Key};
 use futures::TryStreamExt;
@@ -14,6 +16,25 @@ use crate::listing::list_epochs;
 /// How many epochs are asked one by one whether they are sealed before everything is listed instead. The newest few are in flight.
 const ASKED: usize = 16;
 
+/// The highest epoch number, sealed or not, that this instance's listings of everything have shown.
+#[derive(Debug, Default)]
+pub(super) struct HighestListed(Mutex<Option<Epoch>>);
+
+impl HighestListed {
+    pub(super) fn get(&self) -> Option<Epoch> {
+        *self.lock()
+    }
+
+    fn saw(&self, listed: Option<Epoch>) {
+        let mut highest = self.lock();
+        *highest = (*highest).max(listed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Epoch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a listing of everything shows. Its size does not depend on what there is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scan {
@@ -24,7 +45,7 @@ pub(super) struct Scan {
 }
 
 /// Lists everything. One LIST, whose pages grow with the bucket.
-pub(super) async fn scan(store: &dyn ObjectStore) -> Result<Scan, StateBackendError> {
+async fn scan(store: &dyn ObjectStore) -> Result<Scan, StateBackendError> {
     let mut scan = Scan::default();
     let mut listing = store.list(None);
     while let Some(object) = listing.try_next().await.map_err(io("the listing of all keys"))? {
@@ -53,6 +74,13 @@ pub(super) async fn is_sealed(store: &dyn ObjectStore, epoch: Epoch) -> Result<b
 }
 
 impl ObjectStoreBackend {
+    /// Lists everything, and remembers the highest number. One LIST, whose pages grow with the bucket.
+    pub(super) async fn scan(&self) -> Result<Scan, StateBackendError> {
+        let scan = scan(self.store.as_ref()).await?;
+        self.listed.saw(scan.highest);
+        Ok(scan)
+    }
+
     /// The newest sealed epoch.
     ///
     /// A listing is no snapshot: a seal can land behind its cursor while a prune deletes ahead of it. So where the registers are read,
@@ -60,7 +88,7 @@ impl ObjectStoreBackend {
     pub(super) async fn newest_sealed(&self) -> Result<Option<Epoch>, StateBackendError> {
         let mut missed = Epoch::ZERO;
         for _ in 0..ATTEMPTS {
-            let sealed = scan(self.store.as_ref()).await?.sealed;
+            let sealed = self.scan().await?.sealed;
             if !self.guards.reads_registers() {
                 return Ok(sealed);
             }
@@ -94,6 +122,6 @@ impl ObjectStoreBackend {
                 return Ok(Some(*epoch));
             }
         }
-        Ok(scan(self.store.as_ref()).await?.sealed)
+        Ok(self.scan().await?.sealed)
     }
 }

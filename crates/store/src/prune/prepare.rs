@@ -3,7 +3,7 @@
 use epochwarden_core::Epoch;
 use epochwarden_core::approval::Gate;
 use epochwarden_core::plan::{Deletion, Plan};
-use epochwarden_core::register::{FloorRecord, Ownership, Reading, RegisterKind};
+use epochwarden_core::register::{FloorRecord, Ownership, Reading, RegisterKind, Word};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::report::{PruneOutcome, PruneReport, Remainder, Stop};
 use super::{Approval, PruneError, Run, list};
 use crate::crash;
 use crate::error::StoreError;
-use crate::registers::Record;
+use crate::registers::{Claimed, Record};
 
 /// A plan whose floor is durable.
 pub(super) struct Prepared {
@@ -73,7 +73,10 @@ impl Run<'_> {
         let Some(highest) = deletions.last().map(Deletion::epoch) else {
             return Ok(Prepared { report, deletions, owner: 0, listed, more });
         };
-        let owner = self.claim(claim).await?;
+        let owner = match self.claim(claim).await? {
+            Ok(owner) => owner,
+            Err(stop) => return Ok(stopped(report, &deletions, stop, listed, more)),
+        };
         crash::point("prune-claimed");
         // The listing took its time: no floor for a root that is another's by now, or for a prune that is not wanted any more.
         let reading = self.registers.read().await?;
@@ -85,9 +88,7 @@ impl Run<'_> {
             Some(Stop::OwnerChanged)
         };
         if let Some(stop) = stop {
-            report.outcome = PruneOutcome::Stopped { stop };
-            report.remainder = Remainder::of(&deletions);
-            return Ok(Prepared { report, deletions: Vec::new(), owner, listed, more });
+            return Ok(stopped(report, &deletions, stop, listed, more));
         }
         crash::point("prune-before-floor");
         // A deleted epoch lies below the newest sealed one, so there is a number above it.
@@ -127,15 +128,23 @@ impl Run<'_> {
         }
     }
 
-    async fn claim(&self, claim: Claim) -> Result<u64, StoreError> {
-        match (claim, &self.identity.policy) {
-            (Claim::Needed, Some(policy)) => {
-                let owned = self.registers.claim_owner(policy).await?;
+    /// The number of the owner record to go by, which is written where it is needed. A namesake's is followed only with the caller's
+    /// permission: no record says which of the two policies was created again, and whoever asks finds out whether there is still this one.
+    async fn claim(&self, claim: Claim) -> Result<Result<u64, Stop>, StoreError> {
+        let policy = match (claim, &self.identity.policy) {
+            (Claim::Needed, Some(policy)) => policy,
+            (Claim::Needed, None) => return Ok(Ok(0)),
+            (Claim::Stands(number), _) => return Ok(Ok(number)),
+        };
+        let reading = self.registers.read().await?;
+        let may_succeed = || self.permission.ask();
+        match self.registers.claim_owner_asking(&reading, policy, Word::default(), may_succeed).await? {
+            Ok(Claimed::Owned { owned, .. }) => {
                 self.registers.trim(RegisterKind::Owner).await;
-                Ok(owned.number)
+                Ok(Ok(owned.number))
             }
-            (Claim::Needed, None) => Ok(0),
-            (Claim::Stands(number), _) => Ok(number),
+            Ok(Claimed::Refused(conflict)) => Err(conflict.into()),
+            Err(stop) => Ok(Err(stop)),
         }
     }
 
@@ -152,4 +161,11 @@ impl Run<'_> {
         self.registers.trim(RegisterKind::Floor).await;
         Ok(self.registers.seen().floor.max(before))
     }
+}
+
+/// A run that ended before its floor: everything that it would have deleted is left.
+fn stopped(mut report: PruneReport, deletions: &[Deletion], stop: Stop, listed: Instant, more: bool) -> Prepared {
+    report.outcome = PruneOutcome::Stopped { stop };
+    report.remainder = Remainder::of(deletions);
+    Prepared { report, deletions: Vec::new(), owner: 0, listed, more }
 }

@@ -45,7 +45,8 @@ impl Registers {
     /// One LIST, a GET where there is a fence, what `look` costs, and a PUT where the term is new; again where another publisher came
     /// between, a bounded number of times. Dropping the future leaves it open whether a record was written; calling again settles it.
     ///
-    /// Errors: those of `look`; [`StoreError::RegisterLost`]; [`StoreError::OutcomeUnknown`] when nothing settles whether the record was
+    /// Errors: those of `look`; [`StoreError::RegisterLost`]; [`StoreError::InvalidVersion`] for a version that the root's numbering does not
+    /// have; [`StoreError::OutcomeUnknown`] when nothing settles whether the record was
     /// written.
     pub async fn assign_fence<E, F>(
         &self,
@@ -61,6 +62,7 @@ impl Registers {
                 FenceDecision::Publish(term) => term,
                 decision => return Ok(Assigned::Nothing { fence, decision }),
             };
+            self.root.numbering().check_version(term.version).map_err(StoreError::from)?;
             if self.create_fence(term.version, &term.holder, Some(&term.lease)).await?.is_none() {
                 return Ok(Assigned::Created(term));
             }

@@ -31,10 +31,12 @@ impl Registers {
     /// Makes `version` durable as the term of `holder`, and `lease`, where one is known, as where it came from.
     ///
     /// Where this value has listed the registers before and saw only lower versions, it costs one PUT and no LIST: a record below the
-    /// highest does no harm. Otherwise one LIST and one PUT, or one LIST and one GET. A lost answer costs a GET and perhaps another try.
+    /// highest does no harm. Where the last listing has shown a lost register, it lists again. Otherwise one LIST and one PUT, or one LIST
+    /// and one GET. A lost answer costs a GET and perhaps another try.
     ///
     /// Errors: [`StoreError::InvalidVersion`] for one that the root's numbering does not have; [`StoreError::FenceConflict`] when `version`
-    /// stands for another term or for nobody who can be read; [`StoreError::OutcomeUnknown`] when nothing settles whether it was written.
+    /// stands for another term or for nobody who can be read; [`StoreError::RegisterLost`]; [`StoreError::OutcomeUnknown`] when nothing
+    /// settles whether it was written.
     pub async fn publish_fence(
         &self,
         version: Version,

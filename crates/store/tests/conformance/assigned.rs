@@ -192,6 +192,16 @@ on_every_store! {
         assert_eq!(bucket.keys().await, Vec::<String>::new());
     }
 
+    async fn a_version_that_the_numbering_does_not_have_is_not_assigned(bucket: &Bucket) {
+        let last = (1 << 23) - 1;
+        bucket.publish_fence(last, "a").await;
+        let registers = Registers::new(bucket.root.clone().numbered(Numbering::Versioned), "test");
+        // Who decides goes by plain numbers, and the root does not.
+        let error = ApiServer::led_by("b", "u1", 1).assign(&registers).await.unwrap_err();
+        assert!(matches!(error, AssignError::Store(StoreError::InvalidVersion { .. })), "{error}");
+        assert_eq!(holders(bucket).await, owned(&[(last, "a")]));
+    }
+
     async fn a_lease_that_cannot_be_read_writes_nothing(bucket: &Bucket) {
         let registers = bucket.registers();
         let outcome = registers.assign_fence(|_, _| async { Err::<FenceDecision, _>("no answer") }).await;

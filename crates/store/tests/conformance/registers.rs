@@ -8,6 +8,7 @@ use epochwarden_core::{Epoch, Version};
 use epochwarden_store::registers::Record;
 use epochwarden_store::{ErrorClass, Published, Registers, Root, StoreError};
 use epochwarden_testkit::fault::{FaultStore, Operation};
+use object_store::ObjectStoreExt;
 
 use crate::bucket::Bucket;
 
@@ -121,6 +122,51 @@ on_every_store! {
         assert_eq!(first.publish_fence(version(5), "a", None).await.unwrap(), Published::Created);
         let error = second.publish_fence(version(5), "b", None).await.unwrap_err();
         assert!(matches!(&error, StoreError::FenceConflict { holder: Some(holder), .. } if holder == "a"), "{error}");
+    }
+
+    async fn nothing_is_published_after_a_listing_that_has_shown_a_lost_register(bucket: &Bucket) {
+        for (lost, kept) in [(RegisterKind::Fence, "floor"), (RegisterKind::Floor, "fence")] {
+            bucket.publish_fence(5, "a").await;
+            bucket.publish_floor(7).await;
+            let registers = bucket.registers();
+            registers.read().await.unwrap();
+            for key in bucket.keys().await.into_iter().filter(|key| !key.contains(kept)) {
+                bucket.delete(&key).await;
+            }
+            let refused = async || {
+                let before = bucket.keys().await;
+                let error = registers.publish_fence(version(6), "a", None).await.unwrap_err();
+                assert!(matches!(&error, StoreError::RegisterLost(told) if told.register == lost), "{error}");
+                assert_eq!(bucket.keys().await, before, "nothing was written");
+            };
+            registers.read().await.unwrap_err();
+            refused().await;
+            refused().await;
+            registers.forget(lost);
+            assert_eq!(registers.publish_fence(version(6), "a", None).await.unwrap(), Published::Created);
+            for key in bucket.keys().await {
+                bucket.delete(&key).await;
+            }
+        }
+    }
+
+    async fn a_listing_that_was_sent_before_the_loss_was_seen_does_not_vouch_for_the_fence(bucket: &Bucket) {
+        bucket.publish_fence(5, "a").await;
+        let faults = bucket.faults();
+        let registers = Arc::new(behind(&faults));
+        registers.read().await.unwrap();
+        let (other, store) = (Arc::clone(&registers), bucket.store());
+        faults.after(Operation::List, "_epochwarden").once().run(move || {
+            let (other, store) = (Arc::clone(&other), Arc::clone(&store));
+            async move {
+                store.delete(&FIVE.into()).await.unwrap();
+                other.read().await.unwrap_err();
+            }
+        });
+        assert_eq!(registers.read().await.unwrap().fence, version(5), "as it was when it was listed");
+        assert_eq!(faults.pending(), 0);
+        let error = registers.publish_fence(version(6), "a", None).await.unwrap_err();
+        assert!(matches!(error, StoreError::RegisterLost(_)), "{error}");
     }
 
     async fn a_fence_whose_answer_was_lost_is_read_back(bucket: &Bucket) {

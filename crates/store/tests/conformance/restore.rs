@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use epochwarden_store::{ObjectStoreBackend, StateBackend, StateBackendError};
 use epochwarden_testkit::fault::Operation;
+use object_store::ObjectStoreExt;
 
 use crate::bucket::{ALL, Bucket, VNODES, classic, fenced, leader, put, raise_floor, seal, write};
 
@@ -55,6 +56,47 @@ on_every_store! {
                 bucket.publish_fence(5, "a").await;
             }
         }
+    }
+
+    async fn a_term_that_finds_nothing_sealed_begins_above_what_it_was_shown(bucket: &Bucket) {
+        bucket.publish_fence(5, "a").await;
+        for backend in [leader(bucket.store(), "a", 5), classic(bucket.store(), "b")] {
+            let number = bucket.epochs().await.last().copied().unwrap_or_default() + 40;
+            assert_eq!(backend.first_epoch(None), Some(0), "it has not looked");
+            // What a leader before left behind, whose seal may be on its way.
+            write(&classic(bucket.store(), "late"), number).await;
+            assert!(backend.restore(None).await.unwrap().is_none());
+            assert_eq!(backend.first_epoch(None), Some(number + 1));
+            assert_eq!(backend.first_epoch(Some(number - 1)), Some(number + 1));
+            assert_eq!(backend.first_epoch(Some(number + 9)), Some(number + 10));
+            bucket.put(&format!("epoch={}/notes.txt", number + 3), "of the application").await;
+            assert_eq!(backend.latest_committed_epoch().await.unwrap(), None);
+            assert_eq!(backend.first_epoch(None), Some(number + 4));
+        }
+    }
+
+    async fn no_listing_of_a_restore_is_forgotten(bucket: &Bucket) {
+        let backend = fenced(bucket, "a", 5).await;
+        seal(&backend, 7).await;
+        write(&backend, 9).await;
+        backend.restore(Some(7)).await.unwrap().unwrap();
+        assert_eq!(backend.first_epoch(None), Some(10));
+        // Of a restore that listed once more, the first listing counts too.
+        let faults = bucket.faults();
+        let store = bucket.store();
+        bucket.publish_floor(8).await;
+        faults.after(Operation::List, "").once().run(move || {
+            let store = Arc::clone(&store);
+            async move {
+                put(&store, "epoch=9/_COMMIT", "a").await;
+                store.delete(&"epoch=12/notes.txt".into()).await.unwrap();
+            }
+        });
+        bucket.put("epoch=12/notes.txt", "of the application").await;
+        let reader = leader(Arc::new(faults.clone()), "a", 5);
+        assert_eq!(reader.restore(None).await.unwrap().unwrap().epoch(), 9);
+        assert_eq!(faults.pending(), 0);
+        assert_eq!(reader.first_epoch(None), Some(13));
     }
 
     async fn the_fence_must_stand_at_the_version_before(bucket: &Bucket) {

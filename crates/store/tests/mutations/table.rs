@@ -16,6 +16,7 @@ pub(crate) struct Mutation {
 
 const COMMIT: &str = "crates/store/src/backend/commit.rs";
 const RESTORE: &str = "crates/store/src/backend/restore.rs";
+const SCAN: &str = "crates/store/src/backend/scan.rs";
 const PARTIAL: &str = "crates/store/src/backend/partial.rs";
 const CREATE: &str = "crates/store/src/create.rs";
 const PUBLISH: &str = "crates/store/src/registers/publish.rs";
@@ -111,6 +112,17 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         scenario: "versioned",
         promises: &["Lineage"],
         seeds: 2_000,
+    },
+    Mutation {
+        name: "what is listed where nothing is sealed is forgotten",
+        edits: &[(
+            SCAN,
+            "        self.listed.saw(scan.highest);\n",
+            "        self.listed.saw(scan.sealed.and(scan.highest));\n",
+        )],
+        scenario: "exclusive",
+        promises: &["Lineage", "Unmixed"],
+        seeds: 1_500,
     },
     Mutation {
         name: "a partial that is there is overwritten",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use epochwarden_core::lease::LeaseIdentity;
-use epochwarden_store::{ObjectStoreBackend, Root, StateBackend, StateBackendError, list_epochs};
+use epochwarden_store::{ObjectStoreBackend, StateBackend, StateBackendError};
 use tokio::sync::oneshot;
 
 use crate::lease::{self, Lease};
@@ -36,7 +36,6 @@ struct Led<'a> {
     pod: &'a Pod,
     term: Term,
     version: u64,
-    store: SimStore,
     backend: ObjectStoreBackend,
     workers: Vec<Arc<ObjectStoreBackend>>,
     /// Epochs that took too long, and may be whole by now.
@@ -71,8 +70,12 @@ impl Pod {
         loop {
             let lease = lease::acquire(&self.world, &self.name).await;
             let work = async {
-                if let Some(version) = self.version(&lease).await {
+                let mut led = None;
+                // The version that is awaited may be one of an earlier term of this process, until this term has its own: who is told so and
+                // still holds the Lease waits for that, instead of beginning yet another term.
+                while let Some(version) = self.version(&lease).await.filter(|version| led != Some(*version)) {
                     let Over = self.begin(version).work(&lease).await;
+                    led = Some(version);
                 }
             };
             let stubborn = self.world.setup().stubborn;
@@ -116,7 +119,7 @@ impl Pod {
     fn begin(&self, version: u64) -> Led<'_> {
         let store = SimStore::new(&self.world, &self.process, format!("{} v{version}", self.name), ClientKind::Backend);
         let client = store.client();
-        let backend = self.backend(store.clone(), Some(version));
+        let backend = self.backend(store, Some(version));
         let vnodes = self.world.setup().vnodes;
         let worker = |vnode| {
             let name = format!("worker-{vnode} of {} v{version}", self.name);
@@ -129,7 +132,7 @@ impl Pod {
             state.note(&self.name, "leads", &format!("version {version}"));
             state.oracle.begins_term(version, &self.name, client)
         });
-        Led { pod: self, term, version, store, backend, workers, late: Mutex::default() }
+        Led { pod: self, term, version, backend, workers, late: Mutex::default() }
     }
 
     fn backend(&self, store: SimStore, version: Option<u64>) -> ObjectStoreBackend {
@@ -168,7 +171,7 @@ impl Led<'_> {
     async fn lead(&self, lease: &Lease) -> Result<Over, Over> {
         self.await_fence(lease).await?;
         let (mut state, above) = self.restore().await?;
-        let free = self.backend.first_epoch(above).ok_or(Over)?.max(self.world().setup().begin);
+        let free = self.first_epoch(above)?.max(self.world().setup().begin);
         self.pod.free.fetch_max(free, Ordering::Relaxed);
         let mut burned = 0;
         loop {
@@ -272,7 +275,7 @@ impl Led<'_> {
                 state.note(&self.pod.name, "has found nothing to restore", "");
                 state.oracle.has_restored(self.term, &[], begun);
             });
-            return Ok((None, self.highest_unsealed().await?));
+            return Ok((None, None));
         };
         let mut bodies = Vec::new();
         for vnode in 0..self.world().setup().vnodes {
@@ -290,14 +293,13 @@ impl Led<'_> {
         Ok((Some(Node::of(&bodies[0])), Some(above)))
     }
 
-    /// The highest number of an epoch, where none is sealed.
-    async fn highest_unsealed(&self) -> Result<Option<u64>, StateBackendError> {
-        if !self.world().scenario().looks_at_unsealed || self.world().scenario().mode == Mode::Plain {
-            return Ok(None);
+    /// The lowest number of the term: above every one that was listed, where the leader goes by the rules.
+    fn first_epoch(&self, above: Option<u64>) -> Result<u64, Over> {
+        let scenario = self.world().scenario();
+        if scenario.mode == Mode::Plain || (above.is_none() && !scenario.begins_above_unsealed) {
+            return Ok(above.map_or(0, |above| above + 1));
         }
-        let listed = list_epochs(&Root::from_store(Arc::new(self.store.clone()))).await;
-        let listed = listed.map_err(|error| StateBackendError::Io { key: "epochs".into(), source: error.into() })?;
-        Ok(listed.last().map(|epoch| epoch.get()))
+        self.backend.first_epoch(above).ok_or(Over)
     }
 
     /// Has the epoch written and sealed.

@@ -29,13 +29,18 @@ pub(crate) struct Scenario {
     pub(crate) unmixed: bool,
     /// A process that finds the Lease in its own name raises the transitions before it leads.
     pub(crate) raises_transitions: bool,
-    /// A leader that finds nothing sealed looks at what there is before it numbers its first epoch.
-    pub(crate) looks_at_unsealed: bool,
+    /// A leader that finds nothing sealed begins above what it was shown unsealed, and not with the lowest number.
+    pub(crate) begins_above_unsealed: bool,
 }
 
 impl Scenario {
-    pub(crate) const PLAIN: Self =
-        Self { mode: Mode::Plain, lineage: false, unmixed: false, raises_transitions: true, looks_at_unsealed: true };
+    pub(crate) const PLAIN: Self = Self {
+        mode: Mode::Plain,
+        lineage: false,
+        unmixed: false,
+        raises_transitions: true,
+        begins_above_unsealed: true,
+    };
     pub(crate) const EXCLUSIVE: Self = Self { mode: Mode::Exclusive, ..Self::PLAIN }.whole();
     pub(crate) const VERSIONED: Self = Self { mode: Mode::Versioned, ..Self::PLAIN }.whole();
     pub(crate) const CLASSIC: Self = Self { mode: Mode::Classic, ..Self::PLAIN };

@@ -55,7 +55,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("classic", Scenario::CLASSIC),
     ("plain-asked-for-all", Scenario::PLAIN.whole()),
     ("exclusive-with-shared-versions", Scenario { raises_transitions: false, ..Scenario::EXCLUSIVE }),
-    ("exclusive-without-a-look", Scenario { looks_at_unsealed: false, ..Scenario::EXCLUSIVE }),
+    ("exclusive-without-a-look", Scenario { begins_above_unsealed: false, ..Scenario::EXCLUSIVE }),
 ];
 
 /// How many of them hold.

@@ -96,6 +96,24 @@ async fn a_policy_that_was_created_again_takes_over() {
     assert_eq!(bench.epochs().await, [3]);
 }
 
+/// The operator has not heard that the policy was deleted and created again: the record of the one that there is now is a namesake's.
+#[tokio::test]
+async fn a_policy_that_there_is_no_more_does_not_take_the_root_from_its_successor() {
+    let mut bench = owned().await;
+    bench.identity.policy = Some(policy("orders", "u0"));
+    let recreated = Stop::NotPermitted { message: "the policy was created again".into() };
+    let stop = recreated.clone();
+    let permission = Asking(move || -> BoxFuture<'static, Result<(), Stop>> {
+        let stop = stop.clone();
+        Box::pin(async move { Err(stop) })
+    });
+    let report = bench.prune_by(Approval::Automatic, &permission).await.unwrap();
+    assert_eq!(report.outcome, PruneOutcome::Stopped { stop: recreated });
+    assert_eq!(account(&report), ((0, 0), (2, 2 * OBJECTS)));
+    bench.wrote_nothing();
+    assert_eq!(bench.keys("_epochwarden/owner/").await, [owner(1)]);
+}
+
 #[tokio::test]
 async fn without_a_policy_an_owned_root_is_refused_unless_the_owner_is_to_be_ignored() {
     let mut bench = owned().await;
