@@ -166,7 +166,7 @@ impl ObjectStoreBackend {
     ///
     /// It relies on a name that no other process had before: see [`ObjectStoreBackendBuilder::instance_id`]. Where the Lease is acquired
     /// again by the same process, the version of its earlier term may be returned as long as that one stands; the commit finds out when
-    /// it is superseded.
+    /// it is superseded. Wait again then, and keep the Lease: who gives it up for that may meet the same at the next one.
     ///
     /// It lists a handful of keys, first 10 times a second and later once, and reads one record whenever the fence has risen. Dropping
     /// the future changes nothing.
