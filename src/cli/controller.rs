@@ -12,7 +12,7 @@ use super::exit::{CliError, Exit};
 use super::signals;
 use super::telemetry::LogFormat;
 use super::values;
-use crate::controller::{self, Settings, Surroundings};
+use crate::controller::{self, Clients, Settings, Surroundings};
 use crate::server;
 
 /// How long a connection to the API server may take to be made.
@@ -88,8 +88,8 @@ impl Controller {
         let settings = self.settings(environment, surroundings);
         let mut unkept = config.clone();
         unkept.read_timeout = Some(UNKEPT);
-        let (client, afresh) = (client(config)?, client(unkept)?);
-        let run = controller::run(client, afresh, settings, listener, shutdown).await;
+        let clients = Clients { usual: client(config.clone())?, afresh: client(unkept)?, watching: client(config)? };
+        let run = controller::run(clients, settings, listener, shutdown).await;
         run.map_err(|error| CliError::Operator { reason: format!("{error:#}") })?;
         Ok(Exit::Done)
     }

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, Semaphore, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::answer::Lane;
+use super::clients::Clients;
 use super::leases::Leases;
 use super::monotonic::Monotonic;
 use super::notices::Notices;
@@ -111,8 +112,7 @@ impl std::fmt::Debug for Context {
 impl Context {
     /// What all tasks share, from its parts.
     pub(crate) fn new(
-        client: Client,
-        afresh: Client,
+        clients: Clients,
         settings: Settings,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
@@ -123,8 +123,8 @@ impl Context {
         let mut reads = interval(Duration::from_secs(1) / SECRET_READS_PER_SECOND);
         reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            leases: Arc::new(Leases::new(monotonic, client.clone(), afresh)),
-            client,
+            client: clients.usual.clone(),
+            leases: Arc::new(Leases::new(monotonic, clients)),
             clock,
             monotonic,
             metrics,
@@ -209,6 +209,6 @@ impl Context {
         };
         change(&mut settings);
         let (notices, _) = Notices::start(client.clone(), None, tokio_util::sync::CancellationToken::new());
-        Arc::new(Self::new(client.clone(), client, settings, clock, Metrics::new(), notices, "cluster".into()))
+        Arc::new(Self::new(Clients::all_in_one(&client), settings, clock, Metrics::new(), notices, "cluster".into()))
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Lane, NoAnswer, answer_of_either};
 use super::backoff::of_a_watch;
+use super::clients::Clients;
 use super::monotonic::Monotonic;
 
 /// How many Leases are fetched at once, for the fences of all policies.
@@ -49,9 +50,7 @@ pub(crate) struct LeaseSeen {
 /// The Leases that policies name.
 pub(crate) struct Leases {
     monotonic: Monotonic,
-    client: Client,
-    /// Reaches the API server over connections of its own, which are not kept.
-    afresh: Client,
+    clients: Clients,
     seen: Mutex<HashMap<LeaseKey, watch::Sender<LeaseSeen>>>,
     restart: Notify,
     lane: Lane,
@@ -64,10 +63,10 @@ impl std::fmt::Debug for Leases {
 }
 
 impl Leases {
-    /// Knows nothing yet. `afresh` asks where `client`, the usual one, gets no answer.
+    /// Knows nothing yet.
     #[must_use]
-    pub(crate) fn new(monotonic: Monotonic, client: Client, afresh: Client) -> Self {
-        Self { monotonic, client, afresh, seen: Mutex::default(), restart: Notify::new(), lane: Lane::new(FETCHES) }
+    pub(crate) fn new(monotonic: Monotonic, clients: Clients) -> Self {
+        Self { monotonic, clients, seen: Mutex::default(), restart: Notify::new(), lane: Lane::new(FETCHES) }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<LeaseKey, watch::Sender<LeaseSeen>>> {
@@ -110,7 +109,7 @@ impl Leases {
         let turn = self.lane.turn().await;
         // What was heard while the turn was waited for is older than the answer.
         let asked = self.monotonic.now();
-        let lease = answer_of_either(get(&self.client), get(&self.afresh)).await?;
+        let lease = answer_of_either(get(&self.clients.usual), get(&self.clients.afresh)).await?;
         drop(turn);
         let silent_since = self.seen().get(key).and_then(|sender| sender.borrow().heard);
         if self.observe_answer(key, lease.as_ref(), asked)
@@ -140,10 +139,11 @@ impl Leases {
     async fn watch_once(&self, namespaces: &[String]) {
         // Kubelets renew one Lease a node there, and no leader of a pipeline lives among them.
         let config = watcher::Config::default().fields("metadata.namespace!=kube-node-lease");
+        let client = &self.clients.watching;
         let apis: Vec<Api<Lease>> = if namespaces.is_empty() {
-            vec![Api::all(self.client.clone())]
+            vec![Api::all(client.clone())]
         } else {
-            namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
+            namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
         };
         let streams = apis.into_iter().map(|api| {
             use kube::runtime::WatchStreamExt;
@@ -360,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn a_lease_is_forgotten_with_its_last_subscriber() {
         let nowhere = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let leases = Leases::new(Monotonic::start(), nowhere.clone(), nowhere);
+        let leases = Leases::new(Monotonic::start(), Clients::all_in_one(&nowhere));
         let first = leases.subscribe(key());
         let second = leases.subscribe(LeaseKey { name: "other".into(), ..key() });
         assert_eq!(leases.seen().len(), 2);

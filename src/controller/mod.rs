@@ -13,6 +13,7 @@
 
 mod answer;
 mod backoff;
+mod clients;
 mod context;
 mod credentials;
 mod fence;
@@ -44,12 +45,13 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use clients::Clients;
 pub use context::Settings;
 pub use supervise::log_panics;
 pub use surroundings::Surroundings;
@@ -71,19 +73,18 @@ const FAREWELL: Duration = Duration::from_secs(8);
 /// How long what serves the others may take to end after them: Events that are being sent, answers over HTTP.
 const LAST_FAREWELL: Duration = Duration::from_secs(1);
 
-/// Runs the operator until `shutdown`, and ends every task before it returns. `afresh` reaches the API server over connections that it
-/// does not keep, for what must not wait for one that has fallen silent.
+/// Runs the operator until `shutdown`, and ends every task before it returns.
 ///
 /// # Errors
 ///
 /// When the API server cannot be reached at the start, or has no such resource.
 pub async fn run(
-    client: Client,
-    afresh: Client,
+    clients: Clients,
     settings: Settings,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let client = clients.usual.clone();
     let cluster = Api::<Namespace>::all(client.clone())
         .get("kube-system")
         .await
@@ -111,7 +112,7 @@ pub async fn run(
     vital.spawn("recording Events", publish);
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let context = Arc::new(Context::new(client, afresh, settings, clock, metrics, notices, cluster));
+    let context = Arc::new(Context::new(clients, settings, clock, metrics, notices, cluster));
     let watch = Arc::clone(&context.leases).watch(context.settings.watch_namespaces.clone(), shutdown.clone());
     vital.spawn("watching Leases", watch);
     let registry = Arc::new(Registry::default());
