@@ -68,8 +68,10 @@ async fn a_lease_change_reaches_the_bucket_within_the_poll_interval_and_two_seco
             let record = other.join(format!("_epochwarden/fence/{version:020}"));
             until("the records of the others", SOON, async || record.exists().then_some(())).await?;
         }
-        // A watch that was found silent is opened again, and the next change comes over it.
+        // A watch that was found silent is opened again, and the next change comes over it. A poll that was under way when it fell silent
+        // finds nothing strange in news; the next one does, as a leader renews.
         until("a new watch of Leases", SOON, async || {
+            leader.lead(&format!("pod-{change}"), change).await.ok()?;
             (proxy.requests("GET", "*/leases?*watch=true*") > watches).then_some(())
         })
         .await?;
