@@ -38,8 +38,8 @@ mutations: prerequisites ## Code that is broken on purpose, in one place after t
 conformance: prerequisites ## The library on stores whose servers take long to get: MinIO, and Azurite where npm is there
 	@tools/test.sh conformance
 
-bench-fence: prerequisites ## From a Lease change to the durable fence: 500 changes, alone and among 1,000 policies
-	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)"; cargo bench --bench fence
+bench-fence: prerequisites ## From a Lease change to the durable fence: alone, among 1,000 policies, beside a prune; PART=lone, crowd or prune for one of them
+	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)"; cargo bench --bench fence -- $(PART)
 
 soak: prerequisites ## The simulation with ever new seeds, until it is stopped or a promise is broken; EPOCHWARDEN_SEED=N begins at N
 	@cargo test --workspace --test simulation -- --ignored --exact tests::soak --nocapture

@@ -1,4 +1,4 @@
-//! A distribution in few numbers.
+//! A distribution in few numbers, and the row of a table that they make.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,6 +28,6 @@ impl Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, worst] = [self.p50, self.p99, self.worst].map(Self::millis);
-        write!(f, "p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms, of {}", self.count)
+        write!(f, "{p50:.1} ms | {p99:.1} ms | {worst:.1} ms | {}", self.count)
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use epochwarden_store::{Registers, Root, RootSettings};
 use epochwarden_testkit::apiserver::Cluster;
+use epochwarden_testkit::memory::MemoryServer;
 use epochwarden_testkit::proxy::{Journal, Proxy};
 use epochwarden_testkit::s3server::S3Server;
 use epochwarden_testkit::wait::until;
@@ -28,7 +29,7 @@ pub(crate) struct Stage {
     pub(crate) cluster: &'static Cluster,
     pub(crate) namespace: String,
     /// The same bucket, through the proxy.
-    bucket: Bucket,
+    pub(crate) bucket: Bucket,
     fences: Journal,
     _proxy: Proxy,
 }
@@ -41,15 +42,41 @@ pub(crate) struct Contender {
 }
 
 impl Stage {
-    pub(crate) async fn set(prefix: &str) -> Result<Self> {
+    /// On the S3 server, with something added to each request.
+    pub(crate) async fn on_s3(prefix: &str) -> Result<Self> {
         let cluster = cluster().await?;
         let namespace = cluster.namespace(prefix).await?;
         let server = S3Server::shared().await?;
         server.create_bucket(&namespace)?;
         let proxy = Proxy::to(&server.endpoint())?;
         proxy.on("*", "*").delay(LATENCY);
+        Self::set(cluster, namespace, proxy, server.options()).await
+    }
+
+    /// On a server in this process's memory, which answers as fast as it can.
+    pub(crate) async fn in_memory(prefix: &str, server: &MemoryServer) -> Result<Self> {
+        let cluster = cluster().await?;
+        let namespace = cluster.namespace(prefix).await?;
+        server.create_bucket(&namespace)?;
+        // It takes whoever signs; the operator wants credentials.
+        let options = [
+            ("aws_endpoint", ""),
+            ("aws_region", "us-east-1"),
+            ("aws_allow_http", "true"),
+            ("aws_access_key_id", "bench"),
+            ("aws_secret_access_key", "bench"),
+        ];
+        let options = options.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Self::set(cluster, namespace, Proxy::to(&server.url())?, options).await
+    }
+
+    async fn set(
+        cluster: &'static Cluster,
+        namespace: String,
+        proxy: Proxy,
+        mut options: Vec<(String, String)>,
+    ) -> Result<Self> {
         let fences = proxy.journal("PUT", "*/_epochwarden/fence/*");
-        let mut options = server.options();
         for (name, value) in &mut options {
             if name == "aws_endpoint" {
                 *value = proxy.url();
@@ -107,17 +134,34 @@ impl Stage {
     pub(crate) async fn changes(&self, contenders: &[Contender], count: usize) -> Result<Figures> {
         let mut measured = Vec::new();
         for contender in contenders.iter().cycle().take(count) {
-            let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
-            contender.leader.lead(&format!("pod-{transitions}"), transitions).await?;
-            let accepted = Instant::now();
-            let record = format!("*/{}/_epochwarden/fence/{:020}", contender.name, transitions + 1);
-            let durable = until(&record, DEADLINE, async || self.fences.first(&record)?.answered);
-            let durable = durable.await.context("a change of a Lease was missed")?;
-            measured.push(durable.saturating_duration_since(accepted));
+            measured.push(self.change(contender).await?.durable);
         }
         ensure!(!measured.is_empty(), "nothing was measured");
         Ok(Figures::of(measured))
     }
+
+    /// Another leader; waits until its record is durable.
+    pub(crate) async fn change(&self, contender: &Contender) -> Result<Change> {
+        let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
+        contender.leader.lead(&format!("pod-{transitions}"), transitions).await?;
+        let accepted = Instant::now();
+        let record = format!("*/{}/_epochwarden/fence/{:020}", contender.name, transitions + 1);
+        let durable = until(&record, DEADLINE, async || {
+            let passage = self.fences.first(&record)?;
+            Some((passage.arrived, passage.answered?))
+        });
+        let (sent, durable) = durable.await.context("a change of a Lease was missed")?;
+        let since = |instant: Instant| instant.saturating_duration_since(accepted);
+        Ok(Change { sent: since(sent), durable: since(durable) })
+    }
+}
+
+/// How long after the API server had accepted it a change of a Lease came to the store.
+pub(crate) struct Change {
+    /// Until the PUT of the record had reached the store.
+    pub(crate) sent: Duration,
+    /// Until the store had answered it.
+    pub(crate) durable: Duration,
 }
 
 /// What a process has used so far.
