@@ -1,18 +1,20 @@
 //! Many policies, whose leaders renew their Leases.
 
+use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use epochwarden::api::StateEpochPolicy;
-use epochwarden_testkit::wait::until;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Contender, Stage};
@@ -52,14 +54,24 @@ pub(crate) async fn gather(stage: &Stage, count: usize) -> Result<Crowd> {
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    let mut left = 0;
-    let ready = until("every fence to stand", DEADLINE, async || {
-        let all = policies.list(&ListParams::default()).await.ok()?.items;
-        left = all.iter().filter(|policy| !is_fenced(policy)).count();
-        (all.len() >= count && left == 0).then_some(())
-    });
-    ready.await.with_context(|| format!("{left} do not"))?;
+    all_fenced(&policies, count).await?;
     Ok(Crowd { leaders, leases: Api::namespaced(client, &stage.namespace) })
+}
+
+/// Waits by a watch: listing so many policies again and again would keep the API server busier than the operator does.
+async fn all_fenced(policies: &Api<StateEpochPolicy>, count: usize) -> Result<()> {
+    let mut fenced = HashSet::new();
+    let mut changes = pin!(watcher(policies.clone(), watcher::Config::default()).applied_objects());
+    let waited = timeout(DEADLINE, async {
+        while fenced.len() < count {
+            let policy = changes.try_next().await?.context("the watch has ended")?;
+            if is_fenced(&policy) {
+                fenced.insert(policy.name_any());
+            }
+        }
+        anyhow::Ok(())
+    });
+    waited.await.with_context(|| format!("after {DEADLINE:?} only {} fences stand", fenced.len()))?
 }
 
 fn is_fenced(policy: &StateEpochPolicy) -> bool {

@@ -22,7 +22,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use figures::Figures;
 use stage::Stage;
@@ -36,7 +36,7 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// How many changes are measured.
 const CHANGES: usize = 500;
 
-/// How many policies there are besides, and how often each leader renews.
+/// How many policies there are in a crowd, where the environment's `POLICIES` says nothing, and how often each leader renews.
 const POLICIES: usize = 1_000;
 const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -50,6 +50,10 @@ async fn main() -> Result<()> {
     for part in &named {
         ensure!(PARTS.contains(&part.as_str()), "there is no part {part}: {}", PARTS.join(", "));
     }
+    let policies = match std::env::var("POLICIES") {
+        Ok(count) => count.parse().with_context(|| format!("POLICIES={count}"))?,
+        Err(_) => POLICIES,
+    };
     let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
 
     println!("| what | p50 | p99 | worst | of | bound for p99 |\n|---|---|---|---|---|---|");
@@ -75,16 +79,17 @@ async fn main() -> Result<()> {
             row("Lease change to durable fence, one policy", &alone, bound);
         }
         if wanted("crowd") {
-            let began = Instant::now();
-            let crowd = crowd::gather(&stage, POLICIES).await?;
-            notes.push(format!("{POLICIES} policies were at work after {:.0} s", began.elapsed().as_secs_f64()));
+            let (began, before) = (Instant::now(), stage::Effort::of(&operator)?);
+            let crowd = crowd::gather(&stage, policies).await?;
+            notes.push(format!("{policies} policies were at work after {:.0} s", began.elapsed().as_secs_f64()));
+            notes.push(format!("the operator meanwhile: {}", stage::Effort::of(&operator)?.since(&before)));
             let renewing = crowd.renew(RENEWAL);
             let before = stage::Effort::of(&operator)?;
             let beside = stage.changes(&crowd.leaders, CHANGES).await?;
             let spent = stage::Effort::of(&operator)?.since(&before);
             renewing.end().await?;
-            row(&format!("the same among {POLICIES} policies, Leases renewed every {RENEWAL:?}"), &beside, bound);
-            notes.push(format!("the operator of {POLICIES} policies: {spent}"));
+            row(&format!("the same among {policies} policies, Leases renewed every {RENEWAL:?}"), &beside, bound);
+            notes.push(format!("the operator of {policies} policies: {spent}"));
         }
     }
     if wanted("prune") {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use epochwarden_store::{AddressRules, AllowedHost, Clock};
 use kube::Client;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -81,6 +82,8 @@ pub(crate) struct Context {
     pub(crate) publisher: String,
     /// The uid of the kube-system namespace: which cluster this is.
     pub(crate) cluster: String,
+    /// Where prunes and audits run.
+    pub(crate) runs: Handle,
     /// One permit per prune. Audits have theirs: a prune may take as long as its deadline, since it keeps to a pace, and so may an audit
     /// of a store that is slow to list.
     pub(crate) prunes: Semaphore,
@@ -118,6 +121,7 @@ impl Context {
         metrics: Arc<Metrics>,
         notices: Notices,
         cluster: String,
+        runs: Handle,
     ) -> Self {
         let monotonic = Monotonic::start();
         let mut reads = interval(Duration::from_secs(1) / SECRET_READS_PER_SECOND);
@@ -131,6 +135,7 @@ impl Context {
             notices,
             publisher: format!("epochwarden/{}", settings.instance),
             cluster,
+            runs,
             prunes: Semaphore::new(settings.max_concurrent_runs),
             audits: Semaphore::new(settings.max_concurrent_runs),
             seal_checks: Semaphore::new(CHECKS),
@@ -209,6 +214,8 @@ impl Context {
         };
         change(&mut settings);
         let (notices, _) = Notices::start(client.clone(), None, tokio_util::sync::CancellationToken::new());
-        Arc::new(Self::new(Clients::all_in_one(&client), settings, clock, Metrics::new(), notices, "cluster".into()))
+        let (clients, metrics) = (Clients::all_in_one(&client), Metrics::new());
+        // The thread of the test, so that a paused clock is theirs too.
+        Arc::new(Self::new(clients, settings, clock, metrics, notices, "cluster".into(), Handle::current()))
     }
 }

@@ -62,6 +62,7 @@ use notices::Notices;
 use policies::{Policies, Stored, name_of};
 use reconcile::{ReconcileError, Reconciler};
 use registry::Registry;
+use runs::threads::RunThreads;
 use supervise::Vital;
 
 /// How many reconciliations may run at once. Each is short.
@@ -112,7 +113,8 @@ pub async fn run(
     vital.spawn("recording Events", publish);
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let context = Arc::new(Context::new(clients, settings, clock, metrics, notices, cluster));
+    let threads = RunThreads::start().context("starting the threads of prunes and audits")?;
+    let context = Arc::new(Context::new(clients, settings, clock, metrics, notices, cluster, threads.handle()));
     let watch = Arc::clone(&context.leases).watch(context.settings.watch_namespaces.clone(), shutdown.clone());
     vital.spawn("watching Leases", watch);
     let registry = Arc::new(Registry::default());

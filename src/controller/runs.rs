@@ -5,6 +5,7 @@
 
 mod audit;
 mod prune;
+pub(super) mod threads;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -30,8 +31,8 @@ pub(super) fn start(context: &Arc<Context>, handle: &Arc<Handle>, kind: RunKind)
         let mut turn = Turn { context: &context, handle: &handle, kind, after: After::Over };
         let cancel = handle.cancel.child_token();
         let watched = watch_for_suspension(&handle, kind, &cancel);
-        // A task of its own, so that a panic is its end alone.
-        let mut run = tokio::spawn(one(Arc::clone(&context), Arc::clone(&handle), kind, cancel.clone()));
+        // A task of its own, so that a panic is its end alone, and where it keeps no fence waiting.
+        let mut run = context.runs.spawn(one(Arc::clone(&context), Arc::clone(&handle), kind, cancel.clone()));
         // The watch only cancels the token: the run itself says when it has stopped.
         let ended = tokio::select! {
             ended = &mut run => ended,
