@@ -32,7 +32,7 @@ test-long: prerequisites ## The tests that take too long for every day: operator
 model: prerequisites ## The models of the protocol with larger bounds than in `make test`
 	@tools/test.sh model
 
-mutations: prerequisites ## Code that is broken on purpose, in one place after the other, to see that the simulation notices
+mutations: prerequisites ## Code that is broken on purpose, in one place after the other, to see that the simulation or a test notices
 	@tools/test.sh mutations
 
 conformance: prerequisites ## The library on stores whose servers take long to get: MinIO, and Azurite where npm is there

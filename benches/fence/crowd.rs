@@ -5,11 +5,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use epochwarden::api::StateEpochPolicy;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use crate::support::lease::now;
 const AT_ONCE: usize = 16;
 
 /// Until when all must be at work.
-const DEADLINE: Duration = Duration::from_mins(15);
+const DEADLINE: Duration = Duration::from_mins(4);
 
 pub(crate) struct Crowd {
     pub(crate) leaders: Vec<Contender>,
@@ -71,7 +71,13 @@ async fn all_fenced(policies: &Api<StateEpochPolicy>, count: usize) -> Result<()
         }
         anyhow::Ok(())
     });
-    waited.await.with_context(|| format!("after {DEADLINE:?} only {} fences stand", fenced.len()))?
+    if let Ok(ended) = waited.await {
+        return ended;
+    }
+    let all = policies.list(&ListParams::default()).await?.items;
+    let late = all.iter().filter(|policy| !fenced.contains(&policy.name_any()));
+    let told: Vec<_> = late.take(3).map(|policy| serde_json::to_string(&policy.status)).collect();
+    bail!("after {DEADLINE:?} only {} of {} fences stand; of the others: {told:?}", fenced.len(), all.len())
 }
 
 fn is_fenced(policy: &StateEpochPolicy) -> bool {

@@ -80,7 +80,7 @@ async fn main() -> Result<()> {
         }
         if wanted("crowd") {
             let (began, before) = (Instant::now(), stage::Effort::of(&operator)?);
-            let crowd = crowd::gather(&stage, policies).await?;
+            let crowd = crowd::gather(&stage, policies).await.with_context(|| operator.log())?;
             notes.push(format!("{policies} policies were at work after {:.0} s", began.elapsed().as_secs_f64()));
             notes.push(format!("the operator meanwhile: {}", stage::Effort::of(&operator)?.since(&before)));
             let renewing = crowd.renew(RENEWAL);

@@ -100,7 +100,7 @@ impl Stage {
 
     pub(crate) async fn contender(&self, name: &str) -> Result<Contender> {
         let leader = Leader::new(self.cluster.client().await?, &self.namespace, name);
-        leader.lead("pod-0", 0).await?;
+        leader.lead("pod-0/start", 0).await?;
         Ok(Contender { name: name.into(), leader, transitions: AtomicI32::new(0) })
     }
 
@@ -143,7 +143,7 @@ impl Stage {
     /// Another leader; waits until its record is durable.
     pub(crate) async fn change(&self, contender: &Contender) -> Result<Change> {
         let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
-        contender.leader.lead(&format!("pod-{transitions}"), transitions).await?;
+        contender.leader.lead(&format!("pod-{transitions}/start"), transitions).await?;
         let accepted = Instant::now();
         let record = format!("*/{}/_epochwarden/fence/{:020}", contender.name, transitions + 1);
         let durable = until(&record, DEADLINE, async || {

@@ -14,7 +14,7 @@ const NICE: i32 = 10;
 /// The threads of the runs, which end with this value: a run that is still on them comes no further than where it waits next.
 ///
 /// A prune that deletes as fast as its store lets it keeps a core busy with requests, signatures and answers. On the threads of the
-/// others it would keep fences waiting for their turn, by tens of milliseconds (docs/adr/0015).
+/// others it would keep fences waiting for their turn, by tens of milliseconds (docs/adr/0016).
 #[derive(Debug)]
 pub(in crate::controller) struct RunThreads {
     handle: Handle,

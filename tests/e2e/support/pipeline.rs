@@ -158,18 +158,18 @@ impl Worker {
             for vnode in 0..self.vnodes {
                 restore.read_partial(vnode).await?;
             }
-            let found = (restore.epoch(), restore.highest_listed());
+            let epoch = restore.epoch();
             restore.finish().await?;
-            Ok(Some(found))
+            Ok(Some(epoch))
         };
         match restored.await {
             Ok(None) => {
                 ensure!(newest.is_none(), "nothing was restored, and epoch {newest:?} was acknowledged");
-                Ok(Some(1))
+                Ok(backend.first_epoch(None))
             }
-            Ok(Some((epoch, highest))) => {
+            Ok(Some(epoch)) => {
                 ensure!(Some(epoch) >= newest, "epoch {epoch} was restored, and {newest:?} was acknowledged");
-                Ok(Some(highest + 1))
+                Ok(backend.first_epoch(None))
             }
             Err(StateBackendError::StaleVersion { .. }) => Ok(None),
             Err(error) => Err(error).context("restoring"),

@@ -6,12 +6,23 @@ pub(crate) struct Mutation {
     pub(crate) name: &'static str,
     /// File, its text, and what stands there instead.
     pub(crate) edits: &'static [(&'static str, &'static str, &'static str)],
-    /// The scenario whose seeds notice it; empty: all that hold.
-    pub(crate) scenario: &'static str,
-    /// The promises of which one is broken by it.
-    pub(crate) promises: &'static [&'static str],
-    /// How many seeds may be needed.
-    pub(crate) seeds: u64,
+    /// What has to notice it.
+    pub(crate) noticed_by: By,
+}
+
+/// What notices a mutation.
+pub(crate) enum By {
+    /// Some seed of the simulation.
+    Seeds {
+        /// The scenario whose seeds notice it; empty: all that hold.
+        scenario: &'static str,
+        /// The promises of which one is broken by it.
+        promises: &'static [&'static str],
+        /// How many seeds may be needed.
+        seeds: u64,
+    },
+    /// A test of the conformance suite, by the end of its name: the schedule is one that seeds do not meet by chance.
+    Conformance(&'static str),
 }
 
 const COMMIT: &str = "crates/store/src/backend/commit.rs";
@@ -36,9 +47,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        if let Passed::Holds(_) = before {\n            self.guards.check(version, Some(epoch), As::Leader).await?;\n        }\n",
             "        let _ = before;\n",
         )],
-        scenario: "versioned",
-        promises: &["Lineage"],
-        seeds: 2_000,
+        noticed_by: By::Seeds { scenario: "versioned", promises: &["Lineage"], seeds: 2_000 },
     },
     Mutation {
         name: "a fence above one's own version is let pass",
@@ -47,9 +56,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "    if reading.fence > version {\n",
             "    if reading.fence > version && version.is_off() {\n",
         )],
-        scenario: "versioned",
-        promises: &["Lineage"],
-        seeds: 2_000,
+        noticed_by: By::Seeds { scenario: "versioned", promises: &["Lineage"], seeds: 2_000 },
     },
     Mutation {
         name: "the holder of one's own version is not looked at",
@@ -58,9 +65,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "Standing::Record(record) if !record.names(holder) =>",
             "Standing::Record(record) if record.holder.is_empty() =>",
         )],
-        scenario: "",
-        promises: &["Lineage", "OwnSeal", "Unmixed"],
-        seeds: 3_000,
+        noticed_by: By::Seeds { scenario: "", promises: &["Lineage", "OwnSeal", "Unmixed"], seeds: 3_000 },
     },
     Mutation {
         name: "an epoch below the floor is sealed",
@@ -69,16 +74,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "Some(epoch) if epoch < reading.floor =>",
             "Some(epoch) if epoch < reading.floor && version.is_off() =>",
         )],
-        scenario: "plain",
-        promises: &["AboveFloor"],
-        seeds: 1_000,
+        noticed_by: By::Seeds { scenario: "plain", promises: &["AboveFloor"], seeds: 1_000 },
     },
     Mutation {
         name: "a seal is written without a look at the partials",
         edits: &[(COMMIT, "        if !missing.is_empty() {\n", "        if missing.len() > vnodes.len() {\n")],
-        scenario: "",
-        promises: &["NothingLost"],
-        seeds: 500,
+        noticed_by: By::Seeds { scenario: "", promises: &["NothingLost"], seeds: 500 },
     },
     Mutation {
         name: "another's seal is taken for one's own",
@@ -87,9 +88,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "            SealOwner::Ours => Ok(true),\n",
             "            SealOwner::Ours => Ok(true),\n            SealOwner::Another(_) if !self.instance.as_str().is_empty() => Ok(true),\n",
         )],
-        scenario: "plain",
-        promises: &["OwnSeal"],
-        seeds: 2_000,
+        noticed_by: By::Seeds { scenario: "plain", promises: &["OwnSeal"], seeds: 2_000 },
     },
     Mutation {
         name: "AlreadyExists is taken for success",
@@ -98,9 +97,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "            Err(error) if refused(&error) => return Err(error),\n",
             "            Err(Error::AlreadyExists { .. }) => return Ok(Created::Written),\n            Err(error) if refused(&error) => return Err(error),\n",
         )],
-        scenario: "",
-        promises: &["OwnSeal", "FenceTold"],
-        seeds: 1_000,
+        noticed_by: By::Seeds { scenario: "", promises: &["OwnSeal", "FenceTold"], seeds: 1_000 },
     },
     Mutation {
         name: "a restore without its second read",
@@ -109,9 +106,68 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        let reading = self.guards.check(self.version, None, As::Reader).await?.reading();\n",
             "        let reading = epochwarden_core::register::Reading::default();\n",
         )],
-        scenario: "versioned",
-        promises: &["Lineage"],
-        seeds: 2_000,
+        noticed_by: By::Seeds { scenario: "versioned", promises: &["Lineage"], seeds: 2_000 },
+    },
+    Mutation {
+        name: "what the first guard read says is not heeded",
+        edits: &[
+            (
+                COMMIT,
+                "        let before = self.guards.check(version, Some(epoch), As::Leader).await?;\n",
+                "        let before = self.guards.check(version, Some(epoch), As::Leader).await;\n",
+            ),
+            (
+                COMMIT,
+                "        if let Passed::Holds(_) = before {\n",
+                "        if let Ok(Passed::Holds(_)) | Err(_) = before {\n",
+            ),
+        ],
+        noticed_by: By::Seeds { scenario: "", promises: &["AboveFloor"], seeds: 2_000 },
+    },
+    Mutation {
+        name: "an empty listing is believed without reading the floor a second time",
+        edits: &[(
+            RESTORE,
+            "                    missed = self.guards.check(version, None, As::Reader).await?.reading().floor;\n",
+            "                    missed = floor;\n",
+        )],
+        noticed_by: By::Conformance("an_empty_listing_beside_which_a_floor_rose_is_made_again::in_memory"),
+    },
+    Mutation {
+        name: "a restore ends without a look at the floor",
+        edits: &[(
+            RESTORE,
+            "            Target::Newest => reading.floor <= self.epoch,\n",
+            "            Target::Newest => reading.floor <= self.epoch || self.vnode_capacity > 0,\n",
+        )],
+        noticed_by: By::Conformance("a_prune_behind_the_last_read_is_seen_at_the_end::in_memory"),
+    },
+    Mutation {
+        name: "a restore by number ends without a look at whose seal stands",
+        edits: &[(
+            RESTORE,
+            ".is_some_and(|now| now == *seal)",
+            ".is_some_and(|now| now == *seal || self.vnode_capacity > 0)",
+        )],
+        noticed_by: By::Conformance("an_older_epoch_whose_seal_goes_or_changes_meanwhile_is_not_restored::in_memory"),
+    },
+    Mutation {
+        name: "a state that was missing is forgotten at the end of a restore",
+        edits: &[(
+            RESTORE,
+            "        if let Some((epoch, vnode)) = missing {\n",
+            "        if let Some((epoch, vnode)) = missing.filter(|_| self.vnode_capacity == 0) {\n",
+        )],
+        noticed_by: By::Conformance("a_missing_partial_is_an_error_and_stays_one_at_the_end::in_memory"),
+    },
+    Mutation {
+        name: "an epoch of another version's range is sealed",
+        edits: &[(
+            COMMIT,
+            "        self.guards.check_epoch(epoch, version)?;\n",
+            "        let _ = self.guards.check_epoch(epoch, version);\n",
+        )],
+        noticed_by: By::Conformance("an_epoch_of_another_version_is_refused_without_a_request::in_memory"),
     },
     Mutation {
         name: "what is listed where nothing is sealed is forgotten",
@@ -120,9 +176,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        self.listed.saw(scan.highest);\n",
             "        self.listed.saw(scan.sealed.and(scan.highest));\n",
         )],
-        scenario: "exclusive",
-        promises: &["Lineage", "Unmixed"],
-        seeds: 1_500,
+        noticed_by: By::Seeds { scenario: "exclusive", promises: &["Lineage", "Unmixed"], seeds: 1_500 },
     },
     Mutation {
         name: "a partial that is there is overwritten",
@@ -131,9 +185,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        if !self.exclusive_partials {\n",
             "        if !self.exclusive_partials || vnode.get() < u32::MAX {\n",
         )],
-        scenario: "exclusive",
-        promises: &["Unmixed"],
-        seeds: 4_000,
+        noticed_by: By::Seeds { scenario: "exclusive", promises: &["Unmixed"], seeds: 4_000 },
     },
     Mutation {
         name: "a fence that stands is done, whoever holds it",
@@ -142,9 +194,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        Record::Readable(record) if record.is_of(holder, lease) => Ok(Published::AlreadyThere),\n",
             "        Record::Readable(_) if !holder.is_empty() || lease.is_some() => Ok(Published::AlreadyThere),\n",
         )],
-        scenario: "",
-        promises: &["FenceTold"],
-        seeds: 2_000,
+        noticed_by: By::Seeds { scenario: "", promises: &["FenceTold"], seeds: 2_000 },
     },
     Mutation {
         name: "the Lease is read before the fence is listed",
@@ -153,23 +203,17 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "                FenceDecision::Publish(term) => term,\n",
             "                FenceDecision::Publish(term) => {\n                    let version = Version::new(self.read().await?.fence.get() + 1);\n                    Term { version, ..term }\n                }\n",
         )],
-        scenario: "",
-        promises: &["TermsInOrder"],
-        seeds: 3_000,
+        noticed_by: By::Seeds { scenario: "", promises: &["TermsInOrder"], seeds: 3_000 },
     },
     Mutation {
         name: "an empty register is 0, whatever was seen",
         edits: &[(REGISTER, "            if found < seen {\n", "            if found < seen && found > 0 {\n")],
-        scenario: "",
-        promises: &["RegisterLost"],
-        seeds: 2_000,
+        noticed_by: By::Seeds { scenario: "", promises: &["RegisterLost"], seeds: 2_000 },
     },
     Mutation {
         name: "the highest records are trimmed",
         edits: &[(REGISTER, "    numbers.sort_unstable_by(|a, b| b.cmp(a));\n", "    numbers.sort_unstable();\n")],
-        scenario: "",
-        promises: &["Monotone"],
-        seeds: 1_000,
+        noticed_by: By::Seeds { scenario: "", promises: &["Monotone"], seeds: 1_000 },
     },
     Mutation {
         name: "the floor is published after the deletes",
@@ -186,9 +230,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
                 "        crash::point(\"prune-done\");\n        if let (Some(before), Ok(reading)) = (report.floor.map(|floor| floor.epoch()), self.registers.read().await) {\n            let _ = self.publish_floor(&reading, before, \"\").await;\n        }\n",
             ),
         ],
-        scenario: "",
-        promises: &["FloorFirst"],
-        seeds: 500,
+        noticed_by: By::Seeds { scenario: "", promises: &["FloorFirst"], seeds: 500 },
     },
     Mutation {
         name: "partials are deleted before their seals",
@@ -209,9 +251,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
                 "        self.delete_keys(batch.iter().map(|deletion| commit(deletion.epoch())), &mut tally, report, total).await;\n        self.look_again(&open, &mut tally, report).await;\n",
             ),
         ],
-        scenario: "",
-        promises: &["SealFirst"],
-        seeds: 500,
+        noticed_by: By::Seeds { scenario: "", promises: &["SealFirst"], seeds: 500 },
     },
     Mutation {
         name: "an epoch whose seal may still be there is deleted",
@@ -220,15 +260,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "batch.iter().filter(|deletion| tally.open.contains(&deletion.epoch())).collect();",
             "batch.iter().collect();",
         )],
-        scenario: "",
-        promises: &["SealFirst"],
-        seeds: 500,
+        noticed_by: By::Seeds { scenario: "", promises: &["SealFirst"], seeds: 500 },
     },
     Mutation {
         name: "one epoch less than the rules say is kept",
         edits: &[(RETENTION, "newest_first.iter().take(count)", "newest_first.iter().take(count.saturating_sub(1))")],
-        scenario: "",
-        promises: &["NothingKeptDeleted"],
-        seeds: 500,
+        noticed_by: By::Seeds { scenario: "", promises: &["NothingKeptDeleted"], seeds: 500 },
     },
 ];

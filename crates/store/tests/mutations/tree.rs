@@ -1,5 +1,6 @@
 //! A copy of the sources that may be broken.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,22 +60,39 @@ impl Tree {
 
     /// Builds the simulation and has it play these seeds of a scenario until one breaks a promise; empty: each seed its own. Returns
     /// what it says.
-    pub(crate) fn hunt(&self, scenario: &str, seeds: std::ops::Range<u64>) -> String {
-        // The features of the dependencies are those of the whole workspace, as they were compiled already.
-        let hunted = Command::new("cargo")
-            .args(["test", "--workspace", "--test", "simulation", "--offline", "--quiet", "--"])
-            .args(["--exact", "tests::hunt", "--ignored", "--nocapture"])
-            .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", &self.target)
+    pub(crate) fn hunt(&self, scenario: &str, seeds: Range<u64>) -> String {
+        let mut hunt = self.test("simulation");
+        hunt.args(["--exact", "tests::hunt", "--ignored", "--nocapture"])
             .env("EPOCHWARDEN_SEEDS", format!("{}..{}", seeds.start, seeds.end))
-            .env("EPOCHWARDEN_SCENARIO", scenario)
-            .output()
-            .unwrap();
-        let told = String::from_utf8_lossy(&hunted.stdout);
-        let line = told.lines().find(|line| line.starts_with("caught") || line.starts_with("not caught"));
-        let shown = || format!("{told}\n{}", String::from_utf8_lossy(&hunted.stderr));
-        line.unwrap_or_else(|| panic!("the simulation did not come to its end:\n{}", shown())).to_owned()
+            .env("EPOCHWARDEN_SCENARIO", scenario);
+        said(hunt, |line| line.starts_with("caught") || line.starts_with("not caught"))
     }
+
+    /// Builds the conformance suite and runs one test of it: whether that fails, and in which words.
+    pub(crate) fn conforms(&self, test: &str) -> (bool, String) {
+        let mut suite = self.test("conformance");
+        suite.arg(test);
+        // Of that one test: another that fails as well proves nothing about it.
+        let verdict = said(suite, |line| line.starts_with("test ") && line.contains(&format!("{test} ... ")));
+        (verdict.ends_with("FAILED"), verdict)
+    }
+
+    /// A run of one test binary of the copy, with the features of the whole workspace, as its dependencies were compiled already.
+    fn test(&self, binary: &str) -> Command {
+        let mut run = Command::new("cargo");
+        run.args(["test", "--workspace", "--offline", "--quiet", "--test", binary, "--", "--format=pretty"])
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &self.target);
+        run
+    }
+}
+
+/// The first line of its output that counts.
+fn said(mut run: Command, counts: impl Fn(&str) -> bool) -> String {
+    let output = run.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let shown = || format!("{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    told.lines().find(|line| counts(line)).unwrap_or_else(|| panic!("it did not come to its end:\n{}", shown())).to_owned()
 }
 
 /// The workspace under another version: Cargo tells packages apart by it and not by where they lie, and what is compiled of the copy must

@@ -189,7 +189,13 @@ impl SimStore {
         let client = self.client;
         let begins = cursor.is_none();
         let page = self.world.setup().page.min(most);
-        let size = self.world.with(|state| if state.chance(20) { state.rng.usize(0..=page) } else { page });
+        let size = self.world.with(|state| {
+            if !state.chance(20) {
+                return page;
+            }
+            state.count("short pages");
+            state.rng.usize(0..=page)
+        });
         // A page may be empty and not the last one, but a client has to come on.
         let size = if begins && size == 0 { 1 } else { size };
         let shown = format!("{prefix} {}", cursor.as_deref().unwrap_or_default());

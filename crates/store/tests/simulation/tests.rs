@@ -35,6 +35,7 @@ const MUST_HAPPEN: &[&str] = &[
     "restores",
     "restores begun anew",
     "seals of others",
+    "short pages",
     "slow requests",
     "stale versions",
     "stale writes",

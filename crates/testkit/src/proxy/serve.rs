@@ -29,7 +29,7 @@ use super::rules::{Action, Answer, Rules};
 use crate::wait;
 
 /// How many connections there are at once.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 8_192;
 
 /// What is held of one body.
 const HELD: usize = 16 * 1024 * 1024;
