@@ -31,7 +31,7 @@ pub(crate) struct Crowd {
     leases: Api<Lease>,
 }
 
-/// Creates so many policies, each with a Lease and a root of its own, and waits until every fence stands.
+/// Creates so many policies, each with a Lease and a root of its own, and waits until every policy is Ready.
 pub(crate) async fn gather(stage: &Stage, count: usize) -> Result<Crowd> {
     let client = stage.cluster.client().await?;
     let policies: Api<StateEpochPolicy> = Api::namespaced(client.clone(), &stage.namespace);
@@ -54,19 +54,19 @@ pub(crate) async fn gather(stage: &Stage, count: usize) -> Result<Crowd> {
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await?;
-    all_fenced(&policies, count).await?;
+    all_ready(&policies, count).await?;
     Ok(Crowd { leaders, leases: Api::namespaced(client, &stage.namespace) })
 }
 
 /// Waits by a watch: listing so many policies again and again would keep the API server busier than the operator does.
-async fn all_fenced(policies: &Api<StateEpochPolicy>, count: usize) -> Result<()> {
-    let mut fenced = HashSet::new();
+async fn all_ready(policies: &Api<StateEpochPolicy>, count: usize) -> Result<()> {
+    let mut ready = HashSet::new();
     let mut changes = pin!(watcher(policies.clone(), watcher::Config::default()).applied_objects());
     let waited = timeout(DEADLINE, async {
-        while fenced.len() < count {
+        while ready.len() < count {
             let policy = changes.try_next().await?.context("the watch has ended")?;
-            if is_fenced(&policy) {
-                fenced.insert(policy.name_any());
+            if is_ready(&policy) {
+                ready.insert(policy.name_any());
             }
         }
         anyhow::Ok(())
@@ -75,15 +75,15 @@ async fn all_fenced(policies: &Api<StateEpochPolicy>, count: usize) -> Result<()
         return ended;
     }
     let all = policies.list(&ListParams::default()).await?.items;
-    let late = all.iter().filter(|policy| !fenced.contains(&policy.name_any()));
+    let late = all.iter().filter(|policy| !ready.contains(&policy.name_any()));
     let told: Vec<_> = late.take(3).map(|policy| serde_json::to_string(&policy.status)).collect();
-    bail!("after {DEADLINE:?} only {} of {} fences stand; of the others: {told:?}", fenced.len(), all.len())
+    bail!("after {DEADLINE:?} only {} of {} are Ready; of the others: {told:?}", ready.len(), all.len())
 }
 
-fn is_fenced(policy: &StateEpochPolicy) -> bool {
+fn is_ready(policy: &StateEpochPolicy) -> bool {
     let status = serde_json::to_value(&policy.status).unwrap_or(Value::Null);
     let conditions = status["conditions"].as_array();
-    conditions.into_iter().flatten().any(|one| one["type"] == "FenceCurrent" && one["status"] == "True")
+    conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// The renewals of a crowd, until it is ended.

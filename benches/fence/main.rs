@@ -75,21 +75,27 @@ async fn main() -> Result<()> {
         let operator = stage.operator().await?;
         if wanted("lone") {
             let lone = stage.policy("lone").await?;
-            let alone = stage.changes(&[lone], CHANGES).await?;
-            row("Lease change to durable fence, one policy", &alone, bound);
+            let alone = stage.changes(&operator, &[lone], CHANGES).await?;
+            row("Lease change accepted to fence durable, one policy", &alone.since_accepted, bound);
         }
         if wanted("crowd") {
             let (began, before) = (Instant::now(), stage::Effort::of(&operator)?);
             let crowd = crowd::gather(&stage, policies).await.with_context(|| operator.log())?;
-            notes.push(format!("{policies} policies were at work after {:.0} s", began.elapsed().as_secs_f64()));
+            notes.push(format!("{policies} policies were Ready after {:.0} s", began.elapsed().as_secs_f64()));
             notes.push(format!("the operator meanwhile: {}", stage::Effort::of(&operator)?.since(&before)));
+
+            let quiet = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
+            row(&format!("the same among {policies} policies"), &quiet.since_accepted, bound);
+
             let renewing = crowd.renew(RENEWAL);
             let before = stage::Effort::of(&operator)?;
-            let beside = stage.changes(&crowd.leaders, CHANGES).await?;
+            let beside = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             let spent = stage::Effort::of(&operator)?.since(&before);
             renewing.end().await?;
-            row(&format!("the same among {policies} policies, Leases renewed every {RENEWAL:?}"), &beside, bound);
-            notes.push(format!("the operator of {policies} policies: {spent}"));
+            let renewed = format!("among {policies} policies, Leases renewed every {RENEWAL:?}");
+            row(&format!("Lease change accepted to fence durable, {renewed}"), &beside.since_accepted, bound);
+            row(&format!("Lease event received to fence durable, {renewed}"), &beside.since_received, bound);
+            notes.push(format!("the operator {renewed}: {spent}"));
         }
     }
     if wanted("prune") {

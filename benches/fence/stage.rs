@@ -131,17 +131,20 @@ impl Stage {
     }
 
     /// Changes the leaders one after another, and measures each change until its record is durable.
-    pub(crate) async fn changes(&self, contenders: &[Contender], count: usize) -> Result<Figures> {
-        let mut measured = Vec::new();
+    pub(crate) async fn changes(&self, operator: &Operator, contenders: &[Contender], count: usize) -> Result<Durable> {
+        let (mut accepted, mut received) = (Vec::new(), Vec::new());
         for contender in contenders.iter().cycle().take(count) {
-            measured.push(self.change(contender).await?.durable);
+            let change = self.change(operator, contender).await?;
+            accepted.push(change.durable);
+            received.push(change.lag);
         }
-        ensure!(!measured.is_empty(), "nothing was measured");
-        Ok(Figures::of(measured))
+        ensure!(!accepted.is_empty(), "nothing was measured");
+        Ok(Durable { since_accepted: Figures::of(accepted), since_received: Figures::of(received) })
     }
 
-    /// Another leader; waits until its record is durable.
-    pub(crate) async fn change(&self, contender: &Contender) -> Result<Change> {
+    /// Another leader; waits until its record is durable, and the operator knows it.
+    pub(crate) async fn change(&self, operator: &Operator, contender: &Contender) -> Result<Change> {
+        let before = Lags::of(operator).await?;
         let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
         contender.leader.lead(&format!("pod-{transitions}/start"), transitions).await?;
         let accepted = Instant::now();
@@ -151,8 +154,14 @@ impl Stage {
             Some((passage.arrived, passage.answered?))
         });
         let (sent, durable) = durable.await.context("a change of a Lease was missed")?;
+        let after = until("the operator to count the change", DEADLINE, async || {
+            let now = Lags::of(operator).await.ok()?;
+            (now.count > before.count).then_some(now)
+        })
+        .await?;
+        ensure!(after.count == before.count + 1, "one change was counted {} times", after.count - before.count);
         let since = |instant: Instant| instant.saturating_duration_since(accepted);
-        Ok(Change { sent: since(sent), durable: since(durable) })
+        Ok(Change { sent: since(sent), durable: since(durable), lag: after.sum.saturating_sub(before.sum) })
     }
 }
 
@@ -162,6 +171,36 @@ pub(crate) struct Change {
     pub(crate) sent: Duration,
     /// Until the store had answered it.
     pub(crate) durable: Duration,
+    /// From the event received by the operator until it knew the record durable, as it counts itself.
+    pub(crate) lag: Duration,
+}
+
+/// The same changes, measured from two beginnings until the record was durable.
+pub(crate) struct Durable {
+    /// From the change accepted by the API server.
+    pub(crate) since_accepted: Figures,
+    /// From the event received by the operator.
+    pub(crate) since_received: Figures,
+}
+
+/// The operator's histogram of fence lags.
+struct Lags {
+    count: u64,
+    sum: Duration,
+}
+
+impl Lags {
+    async fn of(operator: &Operator) -> Result<Self> {
+        let (_, scrape) = operator.get("/metrics").await?;
+        let value = |name: &str| {
+            let line = scrape.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim).with_context(|| format!("no {name} in the metrics"))
+        };
+        Ok(Self {
+            count: value("epochwarden_fence_lag_seconds_count ")?.parse()?,
+            sum: Duration::from_secs_f64(value("epochwarden_fence_lag_seconds_sum ")?.parse()?),
+        })
+    }
 }
 
 /// What a process has used so far.

@@ -56,7 +56,8 @@ impl Drop for RunThreads {
 #[cfg(target_os = "linux")]
 fn give_way() {
     use rustix::process::{getpriority_process, setpriority_process};
-    let nice = getpriority_process(None).and_then(|now| if now < NICE { setpriority_process(None, NICE) } else { Ok(()) });
+    let nice =
+        getpriority_process(None).and_then(|now| if now < NICE { setpriority_process(None, NICE) } else { Ok(()) });
     if let Err(error) = nice {
         tracing::warn!(%error, "runs keep the priority of fences: a prune may delay a fence by some 10 ms on a busy machine");
     }
@@ -72,7 +73,8 @@ mod tests {
     async fn runs_and_what_they_block_on_give_way_to_the_others() {
         let before = getpriority_process(None).unwrap();
         let threads = RunThreads::start().unwrap();
-        let nice = async || (getpriority_process(None), tokio::task::spawn_blocking(|| getpriority_process(None)).await);
+        let nice =
+            async || (getpriority_process(None), tokio::task::spawn_blocking(|| getpriority_process(None)).await);
         let (run, blocked) = threads.handle().spawn(async move { nice().await }).await.unwrap();
         assert_eq!(run.unwrap(), before.max(NICE));
         assert_eq!(blocked.unwrap().unwrap(), before.max(NICE));

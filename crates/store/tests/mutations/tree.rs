@@ -92,7 +92,10 @@ fn said(mut run: Command, counts: impl Fn(&str) -> bool) -> String {
     let output = run.output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     let shown = || format!("{told}\n{}", String::from_utf8_lossy(&output.stderr));
-    told.lines().find(|line| counts(line)).unwrap_or_else(|| panic!("it did not come to its end:\n{}", shown())).to_owned()
+    told.lines()
+        .find(|line| counts(line))
+        .unwrap_or_else(|| panic!("it did not come to its end:\n{}", shown()))
+        .to_owned()
 }
 
 /// The workspace under another version: Cargo tells packages apart by it and not by where they lie, and what is compiled of the copy must
