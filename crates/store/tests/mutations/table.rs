@@ -122,7 +122,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
                 "        if let Ok(Passed::Holds(_)) | Err(_) = before {\n",
             ),
         ],
-        noticed_by: By::Seeds { scenario: "", promises: &["AboveFloor"], seeds: 2_000 },
+        noticed_by: By::Seeds { scenario: "", promises: &["AboveFloor", "RegisterLost"], seeds: 2_000 },
     },
     Mutation {
         name: "an empty listing is believed without reading the floor a second time",
