@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every check and every test, and goes on after a failure so that one run shows all of them. With the argument `long` it runs
 # the tests that take too long for every day, and nothing else; with `model` the models with larger bounds, with `mutations` the
-# simulation on broken code, with `conformance` the tests on MinIO and Azurite. The last line is "N passed, N failed": the tests of all binaries,
+# simulation on broken code, with `conformance` the tests on MinIO and Azurite, with `e2e` those on a real
+# node with pods. The last line is "N passed, N failed": the tests of all binaries,
 # where each check that failed counts as one failure more.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -104,6 +105,23 @@ if [[ ${1-} == long ]]; then
   check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test long -- -D warnings
   printf '\nLong tests: building and running\n'
   run_tests --test long
+  finish
+fi
+
+if [[ ${1-} == e2e ]]; then
+  reason=
+  [[ $(uname -s) == Linux ]] || reason="pods run on Linux only"
+  [[ -n $reason || $(id -u) == 0 ]] || reason="only root may make the namespaces that a node lives in"
+  if [[ -z $reason ]] && ! tools/build.sh --node 2>&1 | tee "$log"; then
+    reason="what runs pods could not be built: $(tail -n 1 "$log")"
+  fi
+  if [[ -n $reason ]]; then
+    printf 'Skipped: all tests on a node, because %s\n' "$reason"
+    finish
+  fi
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test node -- -D warnings
+  printf '\nOn a real node: building and running, one after the other\n'
+  run_tests --test node -- --test-threads=1 --show-output
   finish
 fi
 
