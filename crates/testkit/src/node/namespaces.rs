@@ -124,9 +124,10 @@ async fn run_inside(test: &str) -> anyhow::Result<()> {
     let status = status?;
     // A name that no test has would be a success of nothing.
     if !status.success() || !said.contains("test result: ok. 1 passed") {
-        bail!("inside, it ended with {status}:\n{said}");
+        bail!("inside, it ended with {status}: {}", said.replace('\n', "\n    "));
     }
-    println!("{said}");
+    // Moved in, so that who counts the results of tests counts this one once.
+    println!("{}", said.lines().map(|line| format!("    {line}\n")).collect::<String>());
     Ok(())
 }
 
