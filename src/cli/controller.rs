@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use epochwarden_store::AllowedHost;
+use epochwarden_store::{AllowedHost, InstanceId, UniqueInstanceId};
 use kube::{Client, Config};
 
 use super::exit::{CliError, Exit};
 use super::signals;
 use super::telemetry::LogFormat;
 use super::values;
-use crate::controller::{self, Clients, Settings, Surroundings};
+use crate::controller::{self, Clients, Election, Settings, Surroundings};
 use crate::server;
 
 /// How long a connection to the API server may take to be made.
@@ -33,6 +33,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 #[command(after_help = "\
 Examples:
   epochwarden controller
+  epochwarden controller --leader-elect
+  epochwarden controller --leader-elect=epochwarden-orders --policy-selector team=orders
   epochwarden controller --watch-namespace streaming --allow-ambient-credentials s3://state/")]
 pub(super) struct Controller {
     /// Work for the policies of this namespace only; repeatable
@@ -66,6 +68,19 @@ pub(super) struct Controller {
     #[arg(long, value_name = "D", default_value = "10s", value_parser = values::some_duration)]
     lease_poll: Duration,
 
+    /// Stand for election where several operators are started for the same policies: one works, and the others stand by. The Lease of this
+    /// name is in the namespace that `POD_NAMESPACE` names, else in the pod's own or the kubeconfig's; operators of different policies need
+    /// different names [default name: epochwarden]
+    #[arg(
+        long,
+        value_name = "LEASE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "epochwarden",
+        value_parser = values::object_name
+    )]
+    leader_elect: Option<String>,
+
     /// Where /livez, /readyz and /metrics are served
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     http: SocketAddr,
@@ -85,7 +100,7 @@ impl Controller {
         let config = config().await?;
         let surroundings = Surroundings::observe(&config, environment).await;
         let surroundings = surroundings.map_err(|error| CliError::Cluster { reason: error.to_string() })?;
-        let settings = self.settings(environment, surroundings);
+        let settings = self.settings(environment, surroundings, &config.default_namespace);
         let mut unkept = config.clone();
         unkept.read_timeout = Some(UNKEPT);
         let clients = Clients { usual: client(config.clone())?, afresh: client(unkept)?, watching: client(config)? };
@@ -94,9 +109,20 @@ impl Controller {
         Ok(Exit::Done)
     }
 
-    fn settings(self, environment: impl Fn(&str) -> Option<String>, surroundings: Surroundings) -> Settings {
-        let named =
-            ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| environment(name).filter(|name| !name.is_empty()));
+    fn settings(
+        self,
+        environment: impl Fn(&str) -> Option<String>,
+        surroundings: Surroundings,
+        namespace: &str,
+    ) -> Settings {
+        let given = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let named = given("POD_NAME").or_else(|| given("HOSTNAME"));
+        let instance = named.unwrap_or_else(|| format!("epochwarden-{:08x}", fastrand::u32(..)));
+        let election = self.leader_elect.map(|lease| Election {
+            namespace: given("POD_NAMESPACE").unwrap_or_else(|| namespace.to_owned()),
+            lease,
+            candidate: InstanceId::unique(&instance).to_string(),
+        });
         Settings {
             watch_namespaces: self.watch_namespaces,
             policy_selector: self.policy_selector,
@@ -107,7 +133,8 @@ impl Controller {
             max_concurrent_runs: usize::from(self.max_concurrent_runs),
             lease_poll: self.lease_poll,
             http: self.http,
-            instance: named.unwrap_or_else(|| format!("epochwarden-{:08x}", fastrand::u32(..))),
+            instance,
+            election,
         }
     }
 }
@@ -142,7 +169,7 @@ mod tests {
         let line = Line::try_parse_from(["line"].into_iter().chain(line.split_whitespace())).unwrap();
         let environment =
             |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        line.controller.settings(environment, Surroundings::default())
+        line.controller.settings(environment, Surroundings::default(), "kube")
     }
 
     #[test]
@@ -154,6 +181,27 @@ mod tests {
         assert_eq!(settings.max_concurrent_runs, 4);
         assert_eq!(settings.lease_poll, Duration::from_secs(10));
         assert_eq!(settings.http, "0.0.0.0:8080".parse().unwrap());
+        assert!(settings.election.is_none());
+    }
+
+    #[test]
+    fn an_election_is_by_a_lease_of_the_operators_own_namespace_and_every_start_is_another_candidate() {
+        for (line, environment, lease, namespace) in [
+            ("--leader-elect", &[][..], "epochwarden", "kube"),
+            ("--leader-elect=orders", &[("POD_NAMESPACE", "")][..], "orders", "kube"),
+            (
+                "--leader-elect=orders.v2",
+                &[("POD_NAMESPACE", "system"), ("POD_NAME", "pod-1")][..],
+                "orders.v2",
+                "system",
+            ),
+        ] {
+            let (one, other) = (settings(line, environment), settings(line, environment));
+            let (instance, one, other) = (one.instance, one.election.unwrap(), other.election.unwrap());
+            assert_eq!((one.lease.as_str(), one.namespace.as_str()), (lease, namespace), "{line}");
+            assert!(one.candidate.starts_with(&format!("{instance}-")), "{one:?}");
+            assert_ne!(one.candidate, other.candidate, "{line}");
+        }
     }
 
     #[test]

@@ -70,6 +70,18 @@ pub(super) fn holder(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of an object of Kubernetes.
+pub(super) fn object_name(text: &str) -> Result<String, String> {
+    let part = |part: &str| {
+        let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !part.is_empty() && part.bytes().all(inside) && !part.starts_with('-') && !part.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(part) {
+        return Ok(text.to_owned());
+    }
+    Err("write a name of lower case letters, digits, - and ., such as epochwarden-orders".to_owned())
+}
+
 pub(super) fn url_prefix(text: &str) -> Result<String, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     if matches!(scheme, "s3" | "gs" | "az" | "abfs") && !rest.is_empty() {
@@ -137,6 +149,16 @@ mod tests {
         assert_eq!(holder("orders-1_x7"), Ok("orders-1_x7".to_owned()));
         for text in ["", " ", "a\nb"] {
             assert!(holder(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_that_an_object_may_have() {
+        for text in ["epochwarden", "a", "orders-2.v1", &"x".repeat(253)] {
+            assert_eq!(object_name(text).as_deref(), Ok(text));
+        }
+        for text in ["", "Orders", "-a", "a-", "a..b", ".a", "a_b", "a/b", "a b", &"x".repeat(254)] {
+            assert!(object_name(text).is_err(), "{text:?}");
         }
     }
 

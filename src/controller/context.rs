@@ -12,6 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::answer::Lane;
 use super::clients::Clients;
+use super::leadership::Election;
 use super::leases::Leases;
 use super::monotonic::Monotonic;
 use super::notices::Notices;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub http: SocketAddr,
     /// The name of this process, for records and Events.
     pub instance: String,
+    /// The election that decides which of several operators works; `None` where this one works whatever others do.
+    pub election: Option<Election>,
 }
 
 /// What all tasks of the operator share.
@@ -206,6 +209,7 @@ impl Context {
             lease_poll: Duration::from_secs(10),
             http: ([127, 0, 0, 1], 0).into(),
             instance: "test".into(),
+            election: None,
         };
         change(&mut settings);
         let (notices, _) = Notices::start(client.clone(), None, tokio_util::sync::CancellationToken::new());

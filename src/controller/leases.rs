@@ -5,6 +5,7 @@
 //! term does.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,12 @@ pub(crate) struct LeaseKey {
     pub(crate) name: String,
 }
 
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// What a subscriber sees of one Lease.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeaseSeen {
@@ -56,8 +63,8 @@ pub(crate) struct Leases {
     lane: Lane,
 }
 
-impl std::fmt::Debug for Leases {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leases").field("seen", &self.seen).finish_non_exhaustive()
     }
 }
@@ -205,7 +212,7 @@ impl LeaseSeen {
     }
 
     /// Takes in what was seen; `true` when a subscriber has to know.
-    fn take(&mut self, key: &LeaseKey, lease: Option<&Lease>, now: Duration) -> bool {
+    pub(super) fn take(&mut self, key: &LeaseKey, lease: Option<&Lease>, now: Duration) -> bool {
         let first = self.heard.replace(now).is_none();
         let Some(lease) = lease else {
             let gone = self.lease.take().is_some();

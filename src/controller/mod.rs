@@ -8,6 +8,8 @@
 //!   Secrets ─ get ───> store task ── values ──────^
 //! ```
 //!
+//! Of several operators one does all that, and the others stand by: [`leadership`].
+//!
 //! Reconcile waits for nothing. The fence task shares nothing with the runs, so that a prune of hours does not delay a fence by a moment.
 //! Whatever the tasks find out is a value in [`observed`]; the status is computed from it and applied whole by one task.
 
@@ -17,6 +19,7 @@ mod clients;
 mod context;
 mod credentials;
 mod fence;
+mod leadership;
 mod leases;
 mod monotonic;
 mod notices;
@@ -40,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use epochwarden_core::election;
 use epochwarden_store::{Clock, SystemClock};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
@@ -47,17 +51,19 @@ use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use clients::Clients;
 pub use context::Settings;
+pub use leadership::Election;
 pub use supervise::log_panics;
 pub use surroundings::Surroundings;
 
 use crate::server::{self, Listed, Metrics, Readiness};
 use context::Context;
+use leadership::{Candidate, Office};
 use notices::Notices;
 use policies::{Policies, Stored, name_of};
 use reconcile::{ReconcileError, Reconciler};
@@ -73,11 +79,12 @@ const FAREWELL: Duration = Duration::from_secs(8);
 /// How long what serves the others may take to end after them: Events that are being sent, answers over HTTP.
 const LAST_FAREWELL: Duration = Duration::from_secs(1);
 
-/// Runs the operator until `shutdown`, and ends every task before it returns.
+/// Runs the operator until `shutdown`, and ends every task before it returns. With an election it stands by until it leads.
 ///
 /// # Errors
 ///
-/// When the API server cannot be reached at the start, or has no such resource.
+/// When the API server cannot be reached at the start, or has no such resource; and when it led and leads no more: then `shutdown` is
+/// cancelled, the work has ended, and the process should be started again.
 pub async fn run(
     clients: Clients,
     settings: Settings,
@@ -102,44 +109,100 @@ pub async fn run(
     // The server outlives the work, so that probes see the end.
     let served = CancellationToken::new();
     let vital = Vital::new(tasks.clone(), shutdown.clone());
-    let serve = server::serve(listener, Arc::clone(&metrics), readiness, served.clone());
+    let serve = server::serve(listener, Arc::clone(&metrics), readiness.clone(), served.clone());
     vital.spawn("serving probes and metrics", async {
         if let Err(error) = serve.await {
             tracing::error!(%error, "probes and metrics are not served any more");
         }
     });
-    let (notices, publish) = Notices::start(client.clone(), Some(settings.instance.clone()), served.clone());
-    vital.spawn("recording Events", publish);
-
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let context = Arc::new(Context::new(clients, settings, clock, metrics, notices, cluster));
-    let watch = Arc::clone(&context.leases).watch(context.settings.watch_namespaces.clone(), shutdown.clone());
-    vital.spawn("watching Leases", watch);
-    let registry = Arc::new(Registry::default());
-    let controls = namespaces
-        .iter()
-        .zip(&listed)
-        .map(|(namespace, listed)| control(&context, &registry, namespace.as_deref(), listed, &shutdown));
-    futures::future::join_all(controls).await;
-
-    let handles = registry.all();
-    let farewell = async {
-        for handle in &handles {
-            handle.cancel.cancel();
-            handle.farewell.wait().await;
+    let mut deposed = None;
+    if let Some(leading) = lead(&clients, &settings, &clock, &metrics, &readiness, &vital, &shutdown).await {
+        let (notices, publish) = Notices::start(client, Some(settings.instance.clone()), served.clone());
+        vital.spawn("recording Events", publish);
+        let context = Arc::new(Context::new(clients, settings, clock, metrics, notices, cluster));
+        let watch = Arc::clone(&context.leases).watch(context.settings.watch_namespaces.clone(), shutdown.clone());
+        vital.spawn("watching Leases", watch);
+        let ended = tokio::select! {
+            () = work(&context, &namespaces, &listed, &shutdown) => true,
+            () = overdue(leading.as_ref(), &shutdown) => false,
+        };
+        if !ended {
+            tracing::warn!("some tasks did not end in time and are left; nothing is lost by that");
         }
-    };
-    if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-        tracing::warn!("some tasks did not end in time and are left; nothing is lost by that");
+        deposed = leading.as_ref().and_then(Office::deposed);
+        // What is still under way must not meet the next leader's work, as far as that can be helped.
+        if let Some(office) = leading.filter(|_| ended) {
+            office.resign().await;
+        }
+        if let Some(why) = deposed.as_ref().filter(|_| !ended) {
+            anyhow::bail!("{why}");
+        }
     }
     served.cancel();
     tasks.close();
     if tokio::time::timeout(LAST_FAREWELL, tasks.wait()).await.is_err() {
         tracing::debug!("an Event or an answer was still under way");
     }
-    match vital.fallen() {
-        Some(what) => anyhow::bail!("{what} ended by a fault of the operator itself, which the log above shows"),
-        None => Ok(()),
+    match (vital.fallen(), deposed) {
+        (Some(what), _) => anyhow::bail!("{what} ended by a fault of the operator itself, which the log above shows"),
+        (None, Some(why)) => anyhow::bail!("{why}"),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Waits until the work is this operator's to do: at once, or with an election when it is won, and then with what was won. `None` when it
+/// was told to stop before that.
+async fn lead(
+    clients: &Clients,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+    readiness: &Readiness,
+    vital: &Vital,
+    shutdown: &CancellationToken,
+) -> Option<Option<Office>> {
+    let office = match &settings.election {
+        None => None,
+        Some(election) => {
+            let candidate = Candidate::new(election, clients.afresh.clone(), Arc::clone(clock));
+            let leader = candidate.stand(shutdown, || readiness.stands_by(true)).await?;
+            readiness.stands_by(false);
+            let metrics = Arc::clone(metrics);
+            Some(Office::take(leader, vital, shutdown, move || _ = metrics.leader.set(0.0)))
+        }
+    };
+    metrics.leader.set(1.0);
+    Some(office)
+}
+
+/// Works for all policies until `shutdown`, and returns when the last task of the last policy has ended.
+async fn work(context: &Arc<Context>, namespaces: &[Option<String>], listed: &[Listed], shutdown: &CancellationToken) {
+    let registry = Arc::new(Registry::default());
+    let controls = namespaces
+        .iter()
+        .zip(listed)
+        .map(|(namespace, listed)| control(context, &registry, namespace.as_deref(), listed, shutdown));
+    futures::future::join_all(controls).await;
+    for handle in &registry.all() {
+        handle.cancel.cancel();
+        handle.farewell.wait().await;
+    }
+}
+
+/// Returns when the work should have ended: some time after `shutdown`, and sooner after the leadership was lost.
+async fn overdue(office: Option<&Office>, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    let deposed = async {
+        match office {
+            Some(office) => office.lost().await,
+            None => std::future::pending().await,
+        }
+        sleep_until(Instant::now() + election::FAREWELL).await;
+    };
+    tokio::select! {
+        () = sleep_until(Instant::now() + FAREWELL) => {}
+        () = deposed => {}
     }
 }
 

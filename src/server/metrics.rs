@@ -60,6 +60,8 @@ pub struct Metrics {
     pub reconcile: PolicySeries<Counter>,
     /// How long reconciliations take.
     pub reconcile_duration_seconds: Histogram,
+    /// 1 while this process does the work.
+    pub leader: Number,
 }
 
 fn request_buckets() -> Histogram {
@@ -91,6 +93,7 @@ impl Metrics {
             condition: PolicySeries::new(&["type", "reason"]),
             reconcile: PolicySeries::new(&["result"]),
             reconcile_duration_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
+            leader: Number::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -168,6 +171,11 @@ impl Metrics {
             "Duration of reconciliations",
             Unit::Seconds,
             self.reconcile_duration_seconds.clone(),
+        );
+        r.register(
+            "leader",
+            "1 while this operator does the work, 0 while it stands by; without leader election 1",
+            self.leader.clone(),
         );
         r.register("build", "The version of this operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 pub use metrics::Metrics;
 pub use series::{PolicyName, PolicySeries};
 
-/// Whether the operator has seen the cluster's policies.
+/// Whether the operator does what is its part: it has seen the cluster's policies, or stands by for the one that has.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     /// How many listings are still to come.
     awaited: Arc<AtomicUsize>,
+    standby: Arc<AtomicBool>,
 }
 
 /// One listing of several that readiness waits for.
@@ -39,11 +40,16 @@ impl Readiness {
         let awaited = Arc::new(AtomicUsize::new(listings.max(1)));
         let parts =
             (0..listings).map(|_| Listed { awaited: Arc::clone(&awaited), done: AtomicBool::new(false) }).collect();
-        (Self { awaited }, parts)
+        (Self { awaited, standby: Arc::default() }, parts)
+    }
+
+    /// Whether it stands by, knowing that it has to: then it is ready though it lists nothing.
+    pub fn stands_by(&self, stands_by: bool) {
+        self.standby.store(stands_by, Ordering::Release);
     }
 
     fn get(&self) -> bool {
-        self.awaited.load(Ordering::Acquire) == 0
+        self.standby.load(Ordering::Acquire) || self.awaited.load(Ordering::Acquire) == 0
     }
 }
 
@@ -86,7 +92,8 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     if shared.readiness.get() {
         "ok\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the policies of the cluster were not listed yet\n").into_response()
+        const UNREADY: &str = "neither the policies of the cluster nor the Lease of a leader election were read yet\n";
+        (StatusCode::SERVICE_UNAVAILABLE, UNREADY).into_response()
     }
 }
 
@@ -110,6 +117,18 @@ mod tests {
         first.set();
         assert!(!readiness.get(), "one listing said twice is still one");
         second.set();
+        assert!(readiness.get());
+    }
+
+    #[test]
+    fn one_that_stands_by_is_ready_until_it_leads_and_then_when_it_has_listed() {
+        let (readiness, parts) = Readiness::after(1);
+        assert!(!readiness.get(), "it does not know yet whether it leads");
+        readiness.stands_by(true);
+        assert!(readiness.get());
+        readiness.stands_by(false);
+        assert!(!readiness.get());
+        parts[0].set();
         assert!(readiness.get());
     }
 }

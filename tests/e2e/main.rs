@@ -18,6 +18,8 @@ mod crashes;
 mod docs;
 mod fence;
 mod layouts;
+mod leadership;
+mod metrics;
 mod numbered;
 mod ownership;
 mod process;

@@ -29,8 +29,9 @@ pub const VERSION_ANNOTATION: &str = "epochwarden.io/assignment-version";
 /// The furthest that one step may raise a fence which stands already.
 pub const HIGHEST_JUMP: u64 = 1_000_000;
 
-/// How long an old annotation is put up with beside a new holder, where the Lease does not say how long it lasts.
-const ASSUMED_DURATION: Duration = Duration::from_secs(15);
+/// How long a Lease is taken to last that does not say so itself, where something has to come to an end: the patience with an old annotation
+/// beside a new holder, the wait of a candidate.
+pub(crate) const ASSUMED_DURATION: Duration = Duration::from_secs(15);
 
 /// How a Lease becomes a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -8,11 +8,12 @@
 //! with the rules of [`retention`], [`approval`] says whether that may be carried out or waits for a person, and [`finding`] says what
 //! is wrong with it. [`numbering`] says which epochs a version may use, and how people see an epoch. [`register`] and [`guard`] are the
 //! fence, the floor and the owner; [`lease`] turns a leader's Lease into the version of the fence; [`schedule`] says when a run is due,
-//! and [`backlog`] whether runs keep up.
+//! and [`backlog`] whether runs keep up. [`election`] says which of several operators works.
 
 pub mod approval;
 pub mod backlog;
 pub mod duration;
+pub mod election;
 pub mod epoch;
 pub mod finding;
 pub mod guard;

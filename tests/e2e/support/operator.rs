@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use epochwarden_testkit::apiserver::Cluster;
 use epochwarden_testkit::process::Process;
+use epochwarden_testkit::wait::until;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -90,6 +91,34 @@ impl Operator {
             .wait_ready(SOON, async || get(port, "/readyz").await.is_ok_and(|(status, _)| status == 200))
             .await?;
         Ok(operator)
+    }
+
+    /// Starts one of several for `namespace`: which of them works, the Lease `lease` in the same namespace decides.
+    pub(crate) async fn replica(
+        cluster: &Cluster,
+        namespace: &str,
+        flags: &[&str],
+        lease: &str,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let elects = format!("--leader-elect={lease}");
+        let flags: Vec<_> = flags.iter().copied().chain([elects.as_str()]).collect();
+        let environment: Vec<_> =
+            [("POD_NAMESPACE", namespace)].into_iter().chain(environment.iter().copied()).collect();
+        Self::start_with(cluster, namespace, &flags, &environment).await
+    }
+
+    /// Whether it works, by its metrics; an error when it does not answer.
+    pub(crate) async fn leads(&self) -> anyhow::Result<bool> {
+        let (_, metrics) = self.get("/metrics").await?;
+        let gauge = metrics.lines().find_map(|line| line.strip_prefix("epochwarden_leader "));
+        Ok(gauge.context("there is no metric epochwarden_leader")?.parse::<f64>()? > 0.0)
+    }
+
+    /// Waits until it works.
+    pub(crate) async fn wait_to_lead(&self) -> anyhow::Result<()> {
+        let leads = until("the operator to lead", SOON, async || self.leads().await.ok()?.then_some(())).await;
+        leads.with_context(|| self.log())
     }
 
     /// Asks it over HTTP: the status and the body.

@@ -98,6 +98,12 @@ impl Scene {
         Operator::start(self.cluster, &self.policy.namespace, &flags).await
     }
 
+    /// Starts one of several operators for it, of which one works.
+    pub(crate) async fn replica(&self) -> Result<Operator> {
+        let flags: Vec<_> = self.flags.iter().map(String::as_str).collect();
+        Operator::replica(self.cluster, &self.policy.namespace, &flags, "epochwarden", &[]).await
+    }
+
     /// The start of an operator, as something that goes on beside what the scene does itself.
     pub(crate) fn operator_later(&self) -> impl Future<Output = Result<Operator>> + use<> {
         let (cluster, namespace, flags) = (self.cluster, self.policy.namespace.clone(), self.flags.clone());
