@@ -1,4 +1,4 @@
-//! The ValidatingAdmissionPolicies of the chart, as an API server applies them.
+//! The admission rules of the chart, as an API server applies them.
 
 use anyhow::{Result, ensure};
 use epochwarden_testkit::apiserver::{Cluster, Output};

@@ -25,7 +25,7 @@ pub(super) struct Said {
 /// Runs a command to its end, away from the threads of the tests' runtime.
 pub(super) async fn said(mut command: Command) -> Result<Said> {
     tokio::task::spawn_blocking(move || {
-        let output = command.output().with_context(|| format!("starting {:?}", command.get_program()))?;
+        let output = command.output().with_context(|| format!("starting {}", command.get_program().display()))?;
         Ok(Said {
             success: output.status.success(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

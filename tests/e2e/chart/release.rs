@@ -75,12 +75,11 @@ fn spec(bucket: &Bucket) -> Value {
 async fn what_is_installed_upgraded_rolled_back_and_uninstalled_leaves_policies_and_buckets_alone() -> Result<()> {
     let cluster = &Cluster::start().await?;
     let (helm, folder) = (Helm::of(cluster)?, tempfile::tempdir()?);
-    let before = match earlier(&folder).await? {
-        Some(chart) => chart,
-        None => {
-            crate::support::say("there is no earlier chart: this one is upgraded to itself with other values")?;
-            CHART.into()
-        }
+    let before = if let Some(chart) = earlier(&folder).await? {
+        chart
+    } else {
+        crate::support::say("there is no earlier chart: this one is upgraded to itself with other values")?;
+        CHART.into()
     };
     let before = before.to_str().context("a path")?;
     let release = ["guard", "--namespace", "guard"];
@@ -181,8 +180,8 @@ async fn the_notes_say_how_to_make_a_policy_that_the_api_server_takes() -> Resul
         let notes = helm.done(&args).await?;
         let (_, manifest) = notes.split_once("<<END\n").context("there is no policy in the notes")?;
         let (manifest, _) = manifest.split_once("END\n").context("the policy has no end")?;
-        let manifest: String =
-            manifest.lines().filter_map(|line| line.get(3..)).map(|line| format!("{line}\n")).collect();
+        let lines: Vec<&str> = manifest.lines().filter_map(|line| line.get(3..)).collect();
+        let manifest = lines.join("\n");
         let mut policy = documents(&manifest)?.pop().context("no policy")?;
         ensure!(policy["metadata"]["namespace"] == namespace, "{policy}");
         policy["metadata"]["namespace"] = "default".into();

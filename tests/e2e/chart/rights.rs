@@ -1,4 +1,4 @@
-//! What the ServiceAccount of the chart may do: all that the operator does, and nothing else.
+//! What the `ServiceAccount` of the chart may do: all that the operator does, and nothing else.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -65,7 +65,7 @@ impl Release {
         format!("system:serviceaccount:{}:{}", self.namespace, self.account)
     }
 
-    /// Starts what the Deployment's container starts, with a token of its ServiceAccount.
+    /// Starts what the Deployment's container starts, with a token of its `ServiceAccount`.
     async fn start(&self, cluster: &Cluster, pod: &str) -> Result<Operator> {
         let token = cluster.kubectl(&["-n", &self.namespace, "create", "token", &self.account]).await?;
         ensure!(token.status.success(), "{}", token.stderr);
@@ -230,7 +230,7 @@ impl Judge {
         Ok(Self { api: Api::all(client.clone()), resources })
     }
 
-    /// Whether a ServiceAccount may do something, written as in [`WORK`]; `name` is one object, or any.
+    /// Whether a `ServiceAccount` may do something, written as in [`WORK`]; `name` is one object, or any.
     async fn allows(&self, user: &str, namespace: Option<&str>, what: &str, name: Option<&str>) -> Result<bool> {
         let (verb, resource) = what.split_once(' ').context("a verb and a resource")?;
         let (group, resource) = resource.split_once('/').context("a group and a resource")?;
@@ -262,7 +262,7 @@ impl Judge {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    /// All that a ServiceAccount may do with no matter which object, in a namespace or in all, that any other could not.
+    /// All that a `ServiceAccount` may do with no matter which object, in a namespace or in all, that any other could not.
     async fn rights(&self, user: &str, namespace: Option<&str>) -> Result<BTreeSet<String>> {
         let verbs = [
             "get",

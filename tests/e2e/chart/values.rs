@@ -62,6 +62,15 @@ fn the_readme_has_a_row_with_its_default_for_every_value() -> Result<()> {
 }
 
 #[test]
+fn the_chart_installs_the_operator_of_this_version() -> Result<()> {
+    let chart = read(&file("Chart.yaml")?)?;
+    for version in ["version", "appVersion"] {
+        ensure!(chart[version] == env!("CARGO_PKG_VERSION"), "{version} is {}", chart[version]);
+    }
+    Ok(())
+}
+
+#[test]
 fn the_values_that_set_every_value_do() -> Result<()> {
     let (values, every, rows) = (read(&file("values.yaml")?)?, read(&std::fs::read_to_string(EVERY)?)?, rows()?);
     // What the tests need as it is: another value would leave out what they look at.
@@ -204,8 +213,8 @@ async fn every_value_reaches_what_it_is_about() -> Result<()> {
     let bindings = documents.iter().filter(|document| document["kind"] == "ValidatingAdmissionPolicyBinding");
     let actions: Vec<&Value> = bindings.map(|binding| &binding["spec"]["validationActions"]).collect();
     ensure!(actions == [&json!(["Warn", "Audit"]); 2], "{actions:?}");
-    let roles = documents.iter().filter(|document| document["kind"] == "Role");
-    let namespaces: Vec<&Value> = roles.map(|role| &role["metadata"]["namespace"]).collect();
+    let granted = documents.iter().filter(|document| document["kind"] == "Role");
+    let namespaces: Vec<&Value> = granted.map(|role| &role["metadata"]["namespace"]).collect();
     ensure!(namespaces == ["streaming", "billing"], "{namespaces:?}");
     Ok(())
 }
