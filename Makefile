@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long e2e model mutations conformance soak bench-fence tools crds fmt clean prerequisites
+.PHONY: help demo test test-long e2e model mutations conformance soak bench-fence tools crds chart fmt clean prerequisites
 
 STORE ?= file
 
@@ -50,8 +50,11 @@ soak: prerequisites ## The simulation with ever new seeds, until it is stopped o
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh
 
-crds: prerequisites ## Write crds/ from the types in src/api
+crds: prerequisites ## Write crds/, and with it the chart's resource, from the types in src/api
 	@tools/crds.sh
+
+chart: ## Write the chart's README from its values
+	@tools/chart-readme.sh
 
 fmt: ## Format the code
 	@cargo fmt --all

@@ -4,7 +4,8 @@
 #   tools/build.sh [-p N]         build what is missing, then print the folder that holds all tools
 #   tools/build.sh --dir          print that folder, building nothing; fails when a tool is not there yet
 #   tools/build.sh --print NAME   print the path of one tool, building nothing; fails when it is not there yet
-#   tools/build.sh --extra NAME   build one of the servers that nothing but `make conformance` needs: minio, azurite
+#   tools/build.sh --extra NAME   build one that the demo does not need: minio and azurite for `make conformance`; helm, kubeconform and
+#                                 promtool for the tests of the chart
 #   tools/build.sh --node         build what runs pods, for `make e2e` on Linux: kubelet, containerd, runc, cni
 #
 # -p is go's own: how many programs it runs at once. GOFLAGS, GOPROXY and the like are go's too and are passed on.
@@ -13,7 +14,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/epochwarden/tools
 modules=(kubernetes etcd versitygw)
-extras=(minio azurite)
+extras=(minio azurite helm kubeconform promtool)
 node=(kubelet containerd runc cni)
 
 # What belongs to a module: the binaries it gives, from which packages, with which linker flags, and roughly how long it takes.
@@ -76,6 +77,27 @@ recipe() {
     minio)
       binaries=(minio)
       packages=(github.com/minio/minio)
+      linker="-s -w"
+      lasts="3 minutes"
+      ;;
+    helm)
+      # The API that `helm template` assumes it takes from the version of client-go that it was built with.
+      version=$(version_of helm.sh/helm/v4 "$1")
+      binaries=(helm)
+      packages=(helm.sh/helm/v4/cmd/helm)
+      linker="-s -w -X helm.sh/helm/v4/internal/version.version=$version"
+      lasts="2 minutes"
+      ;;
+    kubeconform)
+      version=$(version_of github.com/yannh/kubeconform "$1")
+      binaries=(kubeconform)
+      packages=(github.com/yannh/kubeconform/cmd/kubeconform)
+      linker="-s -w -X main.version=$version"
+      lasts="5 seconds"
+      ;;
+    promtool)
+      binaries=(promtool)
+      packages=(github.com/prometheus/prometheus/cmd/promtool)
       linker="-s -w"
       lasts="3 minutes"
       ;;
@@ -251,7 +273,7 @@ build_all() {
   printf '%s\n' "$links"
 }
 
-# The one of the extra servers that has this name, or is the module of the tool of this name; nothing when there is none.
+# The one of the extra tools that has this name, or is the module of the tool of this name; nothing when there is none.
 extra_of() {
   local module binary
   for module in "${extras[@]}" "${node[@]}"; do
@@ -267,7 +289,7 @@ build_extra() {
   local module
   module=$(extra_of "$1")
   if [[ -z $module ]]; then
-    say "There is no such server as '$1'."
+    say "There is no such tool as '$1'."
     return 1
   fi
   recipe "$module"
@@ -311,7 +333,7 @@ print_extra() {
   recipe "$module"
   folder=$(folder_of "$module")
   if ! built "$folder"; then
-    say "This server is not built yet: run 'tools/build.sh --extra $module'."
+    say "There is no $module yet: run 'tools/build.sh --extra $module'."
     return 1
   fi
   if [[ $name != "$module" ]]; then
@@ -339,7 +361,7 @@ case ${1-} in
     ;;
   --dir) print_existing "$(links_folder)" ;;
   --node) build_node ;;
-  --extra) build_extra "${2:?--extra needs the name of a server}" ;;
+  --extra) build_extra "${2:?--extra needs the name of a tool}" ;;
   --print)
     extra=$(extra_of "${2:?--print needs the name of a tool}")
     if [[ -n $extra ]]; then
@@ -354,7 +376,7 @@ case ${1-} in
     printf '%s\n' "$path"
     ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

@@ -132,6 +132,11 @@ if [[ ${1-} == mutations ]]; then
   finish
 fi
 
+printf '\nTools for the chart\n'
+for tool in helm kubeconform promtool; do
+  tools/build.sh --extra "$tool" || fail 1 "building $tool"
+done
+
 check Formatting cargo fmt --all --check
 check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --all-targets -- -D warnings
 check Documentation env RUSTDOCFLAGS="${RUSTDOCFLAGS-} -D warnings" cargo doc ${locked[@]+"${locked[@]}"} --workspace --no-deps
@@ -142,6 +147,7 @@ if ! cargo test ${locked[@]+"${locked[@]}"} --workspace --no-run; then
   finish
 fi
 check CRD tools/crds.sh --check
+check "README of the chart" tools/chart-readme.sh --check
 
 printf '\nTests: running\n'
 run_tests --workspace --no-fail-fast
