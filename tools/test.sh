@@ -119,6 +119,7 @@ if [[ ${1-} == e2e ]]; then
     printf 'Skipped: all tests on a node, because %s\n' "$reason"
     finish
   fi
+  tools/build.sh --extra helm || fail 1 "building helm"
   check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test node -- -D warnings
   printf '\nOn a real node: building and running, one after the other\n'
   run_tests --test node -- --test-threads=1 --show-output

@@ -9,3 +9,4 @@
 )]
 
 mod pods;
+mod release;

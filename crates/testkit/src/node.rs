@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-pub use self::image::{Image, compile};
+pub use self::image::{Image, compile, libraries};
 use self::namespaces::folder;
 pub use self::namespaces::{NODE_ADDRESS, isolated};
 use crate::apiserver::{self, Output};

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::tools;
 
-/// An image from scratch: one static program and a few files. The same content gives the same bytes.
+/// An image from scratch: one program and a few files. The same content gives the same bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Image<'a> {
     /// By what name pods ask for it.
     pub reference: &'a str,
-    /// The static program that is its entry point.
+    /// The program that is its entry point: static, or with its [`libraries`] among the files.
     pub program: &'a Path,
     /// More files, each with its path inside, without the leading slash.
     pub files: &'a [(&'a str, &'a Path)],
@@ -74,6 +74,13 @@ pub fn compile(folder: &Path, name: &str, source: &str) -> anyhow::Result<PathBu
     rustc.arg(&program).arg(&file).current_dir(env!("CARGO_MANIFEST_DIR"));
     tools::output(&mut rustc).with_context(|| format!("compiling {name}"))?;
     Ok(program)
+}
+
+/// The shared libraries of a program, each with its path inside of an image: that of here, without the leading slash.
+pub fn libraries(program: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let listed = tools::output(Command::new("ldd").arg(program))?;
+    let paths = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(|path| (path.trim_start_matches('/').to_owned(), PathBuf::from(path))).collect())
 }
 
 fn pack(folder: &Path, archive: &Path) -> anyhow::Result<()> {
