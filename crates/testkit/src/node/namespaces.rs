@@ -127,7 +127,7 @@ async fn run_inside(test: &str) -> anyhow::Result<()> {
         bail!("inside, it ended with {status}: {}", said.replace('\n', "\n    "));
     }
     // Moved in, so that who counts the results of tests counts this one once.
-    println!("{}", said.lines().map(|line| format!("    {line}\n")).collect::<String>());
+    println!("    {}", said.replace('\n', "\n    "));
     Ok(())
 }
 
