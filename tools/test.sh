@@ -121,6 +121,7 @@ if [[ ${1-} == e2e ]]; then
   fi
   tools/build.sh --extra helm || fail 1 "building helm"
   check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test node -- -D warnings
+  check "The example pipeline" cargo build ${locked[@]+"${locked[@]}"} --workspace --bins --examples
   printf '\nOn a real node: building and running, one after the other\n'
   run_tests --test node -- --test-threads=1 --show-output
   finish

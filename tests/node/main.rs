@@ -8,5 +8,6 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod pipeline;
 mod pods;
 mod release;

@@ -51,13 +51,13 @@ fn two_operators_are_ready_under_the_restricted_profile_and_the_second_takes_ove
     )
 }
 
-fn namespace() -> String {
+pub(crate) fn namespace() -> String {
     let enforce = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE, "labels": enforce } }).to_string()
 }
 
-async fn install(node: &Node) -> Result<()> {
-    let set = "image.tag=dev,image.pullPolicy=Never";
+pub(crate) async fn install(node: &Node) -> Result<()> {
+    let set = "image.tag=dev,image.pullPolicy=Never,allow.endpoints={10.77.0.2}";
     let installed = helm(node, &["install", "epochwarden", CHART, "--set", set, "--wait", "--timeout", "3m"]).await;
     if let Err(error) = installed {
         let described = node.told(&["--namespace", NAMESPACE, "describe", "pods"], "").await?;
@@ -88,14 +88,18 @@ async fn helm(node: &Node, args: &[&str]) -> Result<String> {
 }
 
 /// The archive that `EPOCHWARDEN_IMAGE` names; without it an image of the binary that was built with this test, and of its libraries.
-fn operator_image(node: &Node) -> Result<PathBuf> {
+pub(crate) fn operator_image(node: &Node) -> Result<PathBuf> {
     if let Some(archive) = std::env::var_os("EPOCHWARDEN_IMAGE") {
         return Ok(archive.into());
     }
-    let program = Path::new(env!("CARGO_BIN_EXE_epochwarden"));
+    image_of(node, REFERENCE, Path::new(env!("CARGO_BIN_EXE_epochwarden")))
+}
+
+/// An image of a program with its libraries and the certificates of this system.
+pub(crate) fn image_of(node: &Node, reference: &str, program: &Path) -> Result<PathBuf> {
     let libraries = libraries(program)?;
     let mut files: Vec<(&str, &Path)> =
         libraries.iter().map(|(inside, path)| (inside.as_str(), path.as_path())).collect();
     files.push(("etc/ssl/certs/ca-certificates.crt", Path::new("/etc/ssl/certs/ca-certificates.crt")));
-    Image { reference: REFERENCE, program, files: &files }.write(node.folder())
+    Image { reference, program, files: &files }.write(node.folder())
 }

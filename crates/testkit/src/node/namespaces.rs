@@ -1,6 +1,7 @@
 //! Where a node lives: namespaces of its own, with the test inside.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use crate::process::Process;
 use crate::{tools, watchdog};
 
 /// The address of the node, at which servers of a test listen for pods.
-pub const NODE_ADDRESS: &str = "10.77.0.2";
+pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The address of the API server.
 pub(super) const SERVICE_ADDRESS: &str = "10.78.0.1";
 /// Where control groups are.
@@ -110,7 +111,7 @@ async fn run_inside(test: &str) -> anyhow::Result<()> {
     command
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", FIRST, "first"])
         .arg(folder.path())
-        .args([NODE_ADDRESS, SERVICE_ADDRESS])
+        .args([&NODE_ADDRESS.to_string(), SERVICE_ADDRESS])
         .arg(std::env::current_exe()?)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, folder.path())
