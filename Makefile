@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long model mutations conformance soak bench-fence tools crds fmt clean prerequisites
+.PHONY: help demo test test-long e2e model mutations conformance soak bench-fence tools crds chart fmt clean prerequisites
 
 STORE ?= file
 
@@ -29,6 +29,9 @@ test: prerequisites ## Formatting, lints, documentation, CRD drift and all tests
 test-long: prerequisites ## The tests that take too long for every day: operators that are killed, an API server that is away, policies by the thousand
 	@tools/test.sh long
 
+e2e: prerequisites ## The tests on a real node of Kubernetes, with pods; as root on Linux
+	@tools/test.sh e2e
+
 model: prerequisites ## The models of the protocol with larger bounds than in `make test`
 	@tools/test.sh model
 
@@ -47,8 +50,11 @@ soak: prerequisites ## The simulation with ever new seeds, until it is stopped o
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh
 
-crds: prerequisites ## Write crds/ from the types in src/api
+crds: prerequisites ## Write crds/, and with it the chart's resource, from the types in src/api
 	@tools/crds.sh
+
+chart: ## Write the chart's README from its values
+	@tools/chart-readme.sh
 
 fmt: ## Format the code
 	@cargo fmt --all

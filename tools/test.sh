@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every check and every test, and goes on after a failure so that one run shows all of them. With the argument `long` it runs
 # the tests that take too long for every day, and nothing else; with `model` the models with larger bounds, with `mutations` the
-# simulation and some tests on broken code, with `conformance` the tests on MinIO and Azurite. The last line is "N passed, N failed": the tests of all binaries,
+# simulation and some tests on broken code, with `conformance` the tests on MinIO and Azurite, with `e2e` those on a real
+# node with pods. The last line is "N passed, N failed": the tests of all binaries,
 # where each check that failed counts as one failure more.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -107,12 +108,36 @@ if [[ ${1-} == long ]]; then
   finish
 fi
 
+if [[ ${1-} == e2e ]]; then
+  reason=
+  [[ $(uname -s) == Linux ]] || reason="pods run on Linux only"
+  [[ -n $reason || $(id -u) == 0 ]] || reason="only root may make the namespaces that a node lives in"
+  if [[ -z $reason ]] && ! tools/build.sh --node 2>&1 | tee "$log"; then
+    reason="what runs pods could not be built: $(tail -n 1 "$log")"
+  fi
+  if [[ -n $reason ]]; then
+    printf 'Skipped: all tests on a node, because %s\n' "$reason"
+    finish
+  fi
+  tools/build.sh --extra helm || fail 1 "building helm"
+  check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test node -- -D warnings
+  check "The example pipeline" cargo build ${locked[@]+"${locked[@]}"} --workspace --bins --examples
+  printf '\nOn a real node: building and running, one after the other\n'
+  run_tests --test node -- --test-threads=1 --show-output
+  finish
+fi
+
 if [[ ${1-} == mutations ]]; then
   check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --test mutations -- -D warnings
   printf '\nMutations: building and running tests on code that is broken in one place after the other\n'
   run_tests --workspace --test mutations -- --ignored --nocapture
   finish
 fi
+
+printf '\nTools for the chart\n'
+for tool in helm kubeconform promtool; do
+  tools/build.sh --extra "$tool" || fail 1 "building $tool"
+done
 
 check Formatting cargo fmt --all --check
 check Lints cargo clippy ${locked[@]+"${locked[@]}"} --workspace --all-targets -- -D warnings
@@ -124,6 +149,7 @@ if ! cargo test ${locked[@]+"${locked[@]}"} --workspace --no-run; then
   finish
 fi
 check CRD tools/crds.sh --check
+check "README of the chart" tools/chart-readme.sh --check
 
 printf '\nTests: running\n'
 run_tests --workspace --no-fail-fast

@@ -13,6 +13,7 @@ mod away;
 mod bucket;
 mod canary;
 mod cel;
+mod chart;
 mod cli;
 mod crashes;
 mod docs;

@@ -58,8 +58,11 @@ fn families(scrape: &str) -> Result<BTreeMap<String, Family>> {
     Ok(families)
 }
 
+/// Of a metric: its type, its labels, and what it says.
+type Row = (String, BTreeSet<String>, String);
+
 /// The rows of the table of metrics: name, type, labels, meaning.
-fn table() -> Result<BTreeMap<String, (String, BTreeSet<String>, String)>> {
+fn table() -> Result<BTreeMap<String, Row>> {
     let (_, section) = OPERATIONS.split_once("\n## Metrics\n").context("there is no section Metrics")?;
     let section = section.split("\n## ").next().unwrap_or_default();
     let mut rows = BTreeMap::new();

@@ -245,7 +245,7 @@ impl Cluster {
     }
 }
 
-async fn start_etcd(folder: &Path) -> anyhow::Result<(Process, String)> {
+pub(crate) async fn start_etcd(folder: &Path) -> anyhow::Result<(Process, String)> {
     let client = format!("http://127.0.0.1:{}", ports::free()?);
     let peer = format!("http://127.0.0.1:{}", ports::free()?);
     let mut command = Command::new(tools::binary("etcd")?);
@@ -265,7 +265,7 @@ async fn start_etcd(folder: &Path) -> anyhow::Result<(Process, String)> {
     Ok((etcd, client))
 }
 
-fn run(command: &mut Command, input: &str) -> anyhow::Result<Output> {
+pub(crate) fn run(command: &mut Command, input: &str) -> anyhow::Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command that ends without reading its input says why itself.

@@ -9,6 +9,8 @@ pub mod counter;
 pub mod fault;
 pub mod memory;
 pub mod minio;
+#[cfg(feature = "cluster")]
+pub mod node;
 mod ports;
 pub mod process;
 pub mod proxy;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub struct S3Server {
     // The server goes before its files.
     server: Process,
     folder: TempDir,
+    address: Ipv4Addr,
     port: u16,
     access_key: String,
     secret_key: String,
@@ -48,16 +50,24 @@ impl S3Server {
 
     /// Starts a server with no bucket in it.
     pub async fn start() -> anyhow::Result<Self> {
-        ports::with_others_on_failure("an S3 server", async || Self::start_once(false).await).await
+        ports::with_others_on_failure("an S3 server", async || Self::start_once(false, Ipv4Addr::LOCALHOST).await).await
+    }
+
+    /// Starts a server with no bucket in it that listens at another address of this machine, for who is in another network namespace.
+    pub async fn start_at(address: Ipv4Addr) -> anyhow::Result<Self> {
+        ports::with_others_on_failure("an S3 server", async || Self::start_once(false, address).await).await
     }
 
     /// Starts a server with no bucket in it that speaks TLS, with a certificate of an authority that nobody knows but for
     /// [`S3Server::ca`].
     pub async fn with_tls() -> anyhow::Result<Self> {
-        ports::with_others_on_failure("an S3 server with TLS", async || Self::start_once(true).await).await
+        ports::with_others_on_failure("an S3 server with TLS", async || {
+            Self::start_once(true, Ipv4Addr::LOCALHOST).await
+        })
+        .await
     }
 
-    async fn start_once(secure: bool) -> anyhow::Result<Self> {
+    async fn start_once(secure: bool, address: Ipv4Addr) -> anyhow::Result<Self> {
         let folder = watchdog::temp_dir()?;
         let port = ports::free()?;
         let (access_key, secret_key) = (tools::random_hex()?, tools::random_hex()?);
@@ -67,7 +77,7 @@ impl S3Server {
         fs::create_dir(&buckets)?;
         let mut command = Command::new(tools::binary("versitygw")?);
         command
-            .args(["--port", &format!("127.0.0.1:{port}"), "--region", "us-east-1", "--health", &health])
+            .args(["--port", &format!("{address}:{port}"), "--region", "us-east-1", "--health", &health])
             .args(["--keep-alive", "--quiet"])
             .env("ROOT_ACCESS_KEY_ID", &access_key)
             .env("ROOT_SECRET_ACCESS_KEY", &secret_key);
@@ -84,16 +94,16 @@ impl S3Server {
         }
         command.arg("posix").arg(&buckets);
         let mut server = Process::spawn("versitygw", &mut command, &folder.path().join("versitygw.log"))?;
-        let ready = async || answers(port, &health, authority.as_deref()).await.unwrap_or(false);
+        let ready = async || answers(address, port, &health, authority.as_deref()).await.unwrap_or(false);
         server.wait_ready(READY, ready).await?;
-        Ok(Self { server, folder, port, access_key, secret_key, authority })
+        Ok(Self { server, folder, address, port, access_key, secret_key, authority })
     }
 
     /// The server's address.
     #[must_use]
     pub fn endpoint(&self) -> String {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://{}:{}", self.address, self.port)
     }
 
     /// The certificate of the authority that vouches for a server with TLS, as PEM.
@@ -147,8 +157,8 @@ impl S3Server {
     }
 }
 
-async fn answers(port: u16, path: &str, authority: Option<&str>) -> anyhow::Result<bool> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn answers(address: Ipv4Addr, port: u16, path: &str, authority: Option<&str>) -> anyhow::Result<bool> {
+    let stream = TcpStream::connect((address, port)).await?;
     match authority {
         None => is_ok(stream, port, path).await,
         Some(pem) => {

@@ -21,7 +21,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The path of a tool that only `make conformance` builds: `minio` or `azurite-blob`. It is not built here either.
+/// The path of a tool that the demo does not need, as `minio`, `helm` or `kubelet`. It is not built here either.
 pub fn extra(name: &str) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(output(Command::new(script()).args(["--print", name]))?.trim_end()))
 }

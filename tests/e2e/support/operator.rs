@@ -71,18 +71,24 @@ impl Operator {
         flags: &[&str],
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        // Free now; a test that loses the race for it sees the operator end with the reason.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let flags = ["--watch-namespace", namespace].into_iter().chain(flags.iter().copied());
         let mut command = Command::new(binary);
         command
             .arg("controller")
-            .args(["--http", &format!("127.0.0.1:{port}"), "--watch-namespace", namespace])
             .args(flags)
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("RUST_LOG", "info,epochwarden=debug,epochwarden_store=debug")
             .env_remove("AWS_ACCESS_KEY_ID")
             .envs(environment.iter().copied());
+        Self::start_command(command).await
+    }
+
+    /// Starts the operator by a command that says all but where it serves, and waits until it is ready.
+    pub(crate) async fn start_command(mut command: Command) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // Free now; a test that loses the race for it sees the operator end with the reason.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        command.args(["--http", &format!("127.0.0.1:{port}")]);
         let process = Process::spawn("epochwarden", &mut command, &folder.path().join("operator.log"))?;
         let mut operator = Self { process, port, _folder: folder };
         let port = operator.port;

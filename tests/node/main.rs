@@ -1,0 +1,13 @@
+//! On a real node, with real pods: `make e2e`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what went wrong by failing"
+)]
+
+mod pipeline;
+mod pods;
+mod release;
