@@ -17,6 +17,7 @@ mod cli;
 mod crashes;
 mod docs;
 mod fence;
+mod image;
 mod layouts;
 mod leadership;
 mod metrics;
