@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long e2e model mutations conformance soak bench-fence tools crds chart fmt clean prerequisites
+.PHONY: help demo test test-long e2e model mutations conformance soak bench-fence image image-test image-check tools crds chart fmt clean prerequisites
 
 STORE ?= file
 
@@ -46,6 +46,15 @@ bench-fence: prerequisites ## From a Lease change to the durable fence: alone, a
 
 soak: prerequisites ## The simulation with ever new seeds, until it is stopped or a promise is broken; EPOCHWARDEN_SEED=N begins at N
 	@cargo test --workspace --test simulation -- --ignored --exact tests::soak --nocapture
+
+image: ## The container image, as an OCI archive: dist/epochwarden-image.tar, localhost/epochwarden:dev
+	@tools/image.sh
+
+image-test: prerequisites image ## The image's binary in the image's files: names, certificates, TLS; needs root on Linux
+	@export EPOCHWARDEN_TOOLS_BIN="$$(tools/build.sh)" EPOCHWARDEN_IMAGE="$$PWD/dist/epochwarden-image.tar"; cargo test --test e2e -- image:: --nocapture
+
+image-check: ## Whether two builds of the image, in two folders, are the same
+	@tools/image.sh --check
 
 tools: prerequisites ## Build the servers that tests and the demo run against, once, into the user's cache
 	@tools/build.sh

@@ -49,7 +49,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -84,21 +84,14 @@ const LAST_FAREWELL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// When the API server cannot be reached at the start, or has no such resource; and when it led and leads no more: then `shutdown` is
-/// cancelled, the work has ended, and the process should be started again.
+/// When the API server cannot be reached at the start, or has no such resource, which one that stands by waits for; and when it led and leads
+/// no more: then `shutdown` is cancelled, the work has ended, and the process should be started again.
 pub async fn run(
     clients: Clients,
     settings: Settings,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let client = clients.usual.clone();
-    let cluster = Api::<Namespace>::all(client.clone())
-        .get("kube-system")
-        .await
-        .context("reading the namespace kube-system, whose uid names this cluster")?
-        .uid()
-        .unwrap_or_default();
     let metrics = Metrics::new();
     // One watch for all namespaces, or one for each that was named: each knows its own policies, so each has a store of its own.
     let namespaces: Vec<Option<String>> = match settings.watch_namespaces.as_slice() {
@@ -119,6 +112,17 @@ pub async fn run(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut deposed = None;
     if let Some(leading) = lead(&clients, &settings, &clock, &metrics, &readiness, &vital, &shutdown).await {
+        let client = clients.usual.clone();
+        let cluster = match name_of_the_cluster(&client).await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                // No work has begun, so another one may try at once.
+                if let Some(office) = leading {
+                    office.resign().await;
+                }
+                return Err(error);
+            }
+        };
         let (notices, publish) = Notices::start(client, Some(settings.instance.clone()), served.clone());
         vital.spawn("recording Events", publish);
         let threads = RunThreads::start().context("starting the threads of prunes and audits")?;
@@ -151,6 +155,13 @@ pub async fn run(
         (None, Some(why)) => anyhow::bail!("{why}"),
         (None, None) => Ok(()),
     }
+}
+
+/// What tells this cluster from others.
+async fn name_of_the_cluster(client: &Client) -> anyhow::Result<String> {
+    let system = Api::<Namespace>::all(client.clone()).get("kube-system").await;
+    let system = system.context("reading the namespace kube-system, whose uid names this cluster")?;
+    Ok(system.uid().unwrap_or_default())
 }
 
 /// Waits until the work is this operator's to do: at once, or with an election when it is won, and then with what was won. `None` when it

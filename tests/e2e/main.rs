@@ -18,6 +18,7 @@ mod cli;
 mod crashes;
 mod docs;
 mod fence;
+mod image;
 mod layouts;
 mod leadership;
 mod metrics;

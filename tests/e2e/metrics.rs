@@ -58,10 +58,14 @@ fn families(scrape: &str) -> Result<BTreeMap<String, Family>> {
     Ok(families)
 }
 
-/// Of a metric: its type, its labels, and what it says.
-type Row = (String, BTreeSet<String>, String);
+/// A row of the table of metrics.
+struct Row {
+    kind: String,
+    labels: BTreeSet<String>,
+    means: String,
+}
 
-/// The rows of the table of metrics: name, type, labels, meaning.
+/// The table of metrics, by their names.
 fn table() -> Result<BTreeMap<String, Row>> {
     let (_, section) = OPERATIONS.split_once("\n## Metrics\n").context("there is no section Metrics")?;
     let section = section.split("\n## ").next().unwrap_or_default();
@@ -71,7 +75,8 @@ fn table() -> Result<BTreeMap<String, Row>> {
         let [name, kind, labels, means] = cells.as_slice() else { anyhow::bail!("{line}") };
         let name = name.trim_matches('`');
         let labels = labels.split(", ").map(|label| label.trim_matches('`').to_owned()).filter(|label| label != "-");
-        rows.insert(name.to_owned(), ((*kind).to_owned(), labels.collect(), (*means).to_owned()));
+        let row = Row { kind: (*kind).to_owned(), labels: labels.collect(), means: (*means).to_owned() };
+        rows.insert(name.to_owned(), row);
     }
     Ok(rows)
 }
@@ -120,10 +125,9 @@ async fn every_metric_is_scraped_as_it_is_documented_and_those_of_a_policy_vanis
         let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
         ensure!(family.unit.as_deref() == unit, "{name}: the unit is {:?}", family.unit);
         ensure!(!family.help.is_empty(), "{name} has no help");
-        let (kind, labels, means) =
-            documented.get(name).with_context(|| format!("{name} is not in docs/operations.md"))?;
-        ensure!(*kind == family.kind && !means.is_empty(), "{name}: {} {kind:?}", family.kind);
-        ensure!(*labels == family.labels, "{name} has the labels {:?}", family.labels);
+        let row = documented.get(name).with_context(|| format!("{name} is not in docs/operations.md"))?;
+        ensure!(row.kind == family.kind && !row.means.is_empty(), "{name}: {} {:?}", family.kind, row.kind);
+        ensure!(row.labels == family.labels, "{name} has the labels {:?}", family.labels);
     }
     for name in documented.keys() {
         ensure!(scraped.contains_key(name), "{name} is documented and not scraped:\n{scrape}");
