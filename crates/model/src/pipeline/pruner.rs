@@ -72,7 +72,10 @@ impl Pipeline {
         let mut plan = self.plan(sealed, partials);
         if plan != 0 && self.is(Mutation::PrunesUnacknowledgedLatest) {
             let latest = (Mask::BITS - 1 - sealed.leading_zeros()) as Slot;
-            if state.acknowledgements().all(|(_, slot)| slot != latest) {
+            let told = state.acknowledgements().any(|(_, slot)| slot == latest);
+            // Nor will be: its leader has been superseded.
+            let by = usize::from(state.seals[usize::from(latest)]).checked_sub(1);
+            if !told && by.is_some_and(|by| self.version(by).get() < u64::from(state.fence)) {
                 plan |= bit(latest);
             }
         }
