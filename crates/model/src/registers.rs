@@ -440,7 +440,8 @@ impl Model for Registers {
             properties.push(Property::always(ONE_HOLDER, |model: &Self, state: &State| {
                 // Two terms of one Lease with the same holder are the same to whoever compares, but have numbers of their own.
                 let same = |term: &Term, other: &Term| {
-                    model.tenures[usize::from(*term)].holder == model.tenures[usize::from(*other)].holder
+                    let (term, other) = (model.tenures[usize::from(*term)], model.tenures[usize::from(*other)]);
+                    (term.uid, term.holder) == (other.uid, other.holder)
                 };
                 state.told.iter().all(|terms| {
                     let terms: Vec<Term> =

@@ -85,6 +85,12 @@ fn every_rule_of_commit_restore_and_prune_is_needed() {
         (Mutation::FloorAfterDeletes, two(Exclusive).pruners(1), SEALED_IS_WHOLE),
         (Mutation::FloorAfterDeletes, two(Versioned).pruners(1), SEALED_IS_WHOLE),
         (Mutation::PartialsBeforeSeal, two(Versioned).pruners(1), SEALED_IS_WHOLE),
+        (Mutation::PrunesUnacknowledgedLatest, two(Versioned).pruners(1).watching(&[Promise::Kept]), kept),
+        (
+            Mutation::PrunesUnacknowledgedLatest,
+            two(Exclusive).pruners(1).watching(&[Promise::KeptInLine]),
+            kept_in_line,
+        ),
         (Mutation::CommitOnPresence, dense(Exclusive), unmixed),
         (Mutation::NumbersFromRestored, sparse(Exclusive), lineage),
         (

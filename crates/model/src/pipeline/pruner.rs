@@ -69,7 +69,16 @@ impl Pipeline {
                 return;
             }
         }
-        let plan = self.plan(sealed, partials);
+        let mut plan = self.plan(sealed, partials);
+        if plan != 0 && self.is(Mutation::PrunesUnacknowledgedLatest) {
+            let latest = (Mask::BITS - 1 - sealed.leading_zeros()) as Slot;
+            let told = state.acknowledgements().any(|(_, slot)| slot == latest);
+            // Nor will be: its leader has been superseded.
+            let by = usize::from(state.seals[usize::from(latest)]).checked_sub(1);
+            if !told && by.is_some_and(|by| self.version(by).get() < u64::from(state.fence)) {
+                plan |= bit(latest);
+            }
+        }
         state.pruners[index] = Some(match plan {
             0 => Pruner::NEW,
             plan if self.is(Mutation::FloorAfterDeletes) => Pruner::Deleting { plan, open: 0, done: 0, floor: false },
@@ -147,18 +156,22 @@ impl Pipeline {
         state.pruners[index] = Some(if over { Pruner::NEW } else { Pruner::Deleting { plan, open, done, floor } });
     }
 
-    /// Something of an epoch goes, so what was acknowledged of it has to live on.
+    /// Something of an epoch goes, so what was acknowledged has to live on: of the epoch itself, and of every one below it that lives
+    /// on in a newer one alone, which may be this.
     fn prunes(&self, state: &mut State, slot: Slot) {
-        let whole_above = || self.slots().filter(|above| *above > slot && state.is_whole(*above));
-        let acknowledged = |leader: usize| state.acknowledged[leader] & bit(slot) != 0;
-        let inherits = |leader: usize| {
-            whole_above().any(|above| {
-                let writers = state.partials[usize::from(above)];
-                writers.iter().all(|writer| state.descends(*writer, above, leader, slot))
+        let now: &State = state;
+        let whole_above =
+            |of: Slot| self.slots().filter(move |above| *above > of && *above != slot && now.is_whole(*above));
+        let rests = |(_, of): &(usize, Slot)| *of == slot || (*of < slot && !now.is_whole(*of));
+        let resting = || now.acknowledgements().filter(rests);
+        let inherits = |(leader, of): (usize, Slot)| {
+            whole_above(of).any(|above| {
+                let writers = now.partials[usize::from(above)];
+                writers.iter().all(|writer| now.descends(*writer, above, leader, of))
             })
         };
-        let leaders = || (0..self.starts.len()).filter(|leader| acknowledged(*leader));
-        let (kept, in_line) = (leaders().next().is_none() || whole_above().next().is_some(), leaders().all(inherits));
+        let kept = resting().all(|(_, of)| whole_above(of).next().is_some());
+        let in_line = resting().all(inherits);
         if !kept {
             self.breaks(state, Promise::Kept);
         }

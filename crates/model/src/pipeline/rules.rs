@@ -64,6 +64,8 @@ pub enum Mutation {
     FloorAfterDeletes,
     /// The partials of an epoch go before its seal.
     PartialsBeforeSeal,
+    /// A plan that deletes the newest sealed epoch too, where nobody was told that it is durable.
+    PrunesUnacknowledgedLatest,
     /// `epoch_complete` as soon as the partials are there, whoever wrote them: the first of the three rules.
     CommitOnPresence,
     /// Numbers continue from the restored epoch: the second of the three rules.
@@ -74,7 +76,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoFirstGuard,
         Self::NoSecondGuard,
         Self::CommitIgnoresFloor,
@@ -85,6 +87,7 @@ impl Mutation {
         Self::SealAlreadyExistsAsSuccess,
         Self::FloorAfterDeletes,
         Self::PartialsBeforeSeal,
+        Self::PrunesUnacknowledgedLatest,
         Self::CommitOnPresence,
         Self::NumbersFromRestored,
         Self::ConflictDoesNotBurn,
