@@ -13,7 +13,6 @@ mod away;
 mod bucket;
 mod canary;
 mod cel;
-mod chart;
 mod cli;
 mod crashes;
 mod docs;

@@ -83,6 +83,8 @@ pub struct Pipeline {
     pub early: bool,
     /// Whether the PUT of a seal may be sent a second time, and land twice.
     pub resend: bool,
+    /// Whether a leader may go on without an answer: to its next epoch, or to the same commit anew. What it sent lands all the same.
+    pub gives_up: bool,
     /// The rule that is left out.
     pub mutation: Option<Mutation>,
     /// Bits of the promises that are checked.
@@ -123,6 +125,7 @@ impl Pipeline {
             any_order: false,
             early: matches!(row, Row::Classic | Row::Plain),
             resend: false,
+            gives_up: false,
             mutation: None,
             watched: u8::MAX,
             watch_seals: true,
@@ -164,6 +167,13 @@ impl Pipeline {
     #[must_use]
     pub fn resend(mut self) -> Self {
         self.resend = true;
+        self
+    }
+
+    /// With leaders that go on without an answer.
+    #[must_use]
+    pub fn gives_up(mut self) -> Self {
+        self.gives_up = true;
         self
     }
 
@@ -242,6 +252,10 @@ pub enum Action {
     ResentSealLands(usize),
     /// A leader has no answer for its seal, and sends it again.
     Resends(usize),
+    /// A leader has no answer for its seal, and commits the same epoch anew.
+    CommitsAgain(usize),
+    /// A leader has no answer for what it sent, and goes on to its next epoch.
+    GivesUp(usize),
     /// A pruner looks at the next folder, or at all; the last one gives the plan.
     Lists(usize),
     /// A pruner's floor becomes durable.
@@ -306,7 +320,8 @@ impl Model for Pipeline {
             Action::FenceMoves => state.fence += 1,
             Action::Leader(leader) => self.step(&mut state, leader),
             Action::Begins(leader, slot) => Self::begin(&mut state, leader, slot),
-            Action::CommitsEarly(leader) => self.begin_commit(&mut state, leader),
+            Action::CommitsEarly(leader) | Action::CommitsAgain(leader) => self.begin_commit(&mut state, leader),
+            Action::GivesUp(leader) => self.next_epoch(&mut state, leader),
             Action::PartialLands(leader, slot, vnode) => self.partial_lands(&mut state, leader, slot, vnode),
             Action::SealLands(leader, slot) => {
                 state.leaders[leader].seals &= !bit(slot);

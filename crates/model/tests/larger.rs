@@ -32,6 +32,15 @@ fn a_torn_pruner_among_three_leaders() {
 }
 
 #[test]
+fn leaders_that_give_up() {
+    for row in ROWS {
+        holds(&format!("{row:?}, 3 leaders that give up"), &dense(row).gives_up());
+    }
+    let plain = two(Row::Plain).gives_up().pruners(1).watching(&[Promise::Kept, Promise::OwnSeal]);
+    holds("Plain, 2 leaders that give up, 1 pruner", &plain);
+}
+
+#[test]
 fn a_pruner_among_gaps() {
     holds("Versioned, 3 leaders, sparse, 1 pruner", &sparse(Row::Versioned).pruners(1));
 }

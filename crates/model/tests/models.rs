@@ -41,6 +41,7 @@ fn exclusive_partials_keep_every_promise() {
     holds("Plain + exclusive, 3 leaders, seals resent", &dense(row).resend());
     holds("Plain + exclusive, the same name again", &restarted(row));
     holds("Plain + exclusive, 2 leaders, 2 pruners", &two(row).pruners(2));
+    holds("Plain + exclusive, 2 leaders that give up, 1 pruner", &two(row).gives_up().pruners(1));
     holds(
         "Plain + exclusive, 2 leaders, 1 pruner in any order, torn, seals resent",
         &two(row).pruners(1).torn_prune().any_order().resend(),
@@ -57,6 +58,7 @@ fn versioned_numbers_keep_every_promise() {
     holds("Versioned, 2 leaders, sparse, 1 pruner", &two_sparse(row).pruners(1));
     holds("Versioned, the same name again", &restarted(row));
     holds("Versioned, 2 leaders, 2 pruners", &two(row).pruners(2));
+    holds("Versioned, 2 leaders that give up, 1 pruner", &two(row).gives_up().pruners(1));
     holds(
         "Versioned, 2 leaders, 1 pruner in any order, torn, seals resent",
         &two(row).pruners(1).torn_prune().any_order().resend(),

@@ -16,11 +16,20 @@ impl Pipeline {
         match leader.phase {
             // It does not lead yet. Where there are guards, its first read shows so, and is made again.
             _ if self.version(index).get() > u64::from(state.fence) => {}
-            Phase::Refused | Phase::Sealing => {}
+            Phase::Refused => {}
+            Phase::Sealing => {
+                if self.gives_up {
+                    actions.push(Action::CommitsAgain(index));
+                    actions.push(Action::GivesUp(index));
+                }
+            }
             Phase::Choosing => actions.extend(self.choices(state, index).map(|slot| Action::Begins(index, slot))),
             Phase::Writing { written } => {
                 if self.early && written != ALL_VNODES {
                     actions.push(Action::CommitsEarly(index));
+                }
+                if self.gives_up {
+                    actions.push(Action::GivesUp(index));
                 }
             }
             _ => actions.push(Action::Leader(index)),
@@ -78,7 +87,7 @@ impl Pipeline {
         leader.phase = Phase::Writing { written: 0 };
     }
 
-    fn next_epoch(&self, state: &mut State, index: usize) {
+    pub(super) fn next_epoch(&self, state: &mut State, index: usize) {
         state.leaders[index].phase = Phase::Choosing;
         self.settle(state, index);
     }

@@ -154,6 +154,14 @@ impl Words for Pipeline {
                 format!("{} (the second copy)", self.seal_in_words(before, leader, slot, after))
             }
             Action::Resends(leader) => format!("{} has no answer, and sends its seal again", self.name(leader)),
+            Action::CommitsAgain(leader) => {
+                let epoch = self.of(before.leaders[leader].slot);
+                format!("{} has no answer, and commits {epoch} anew", self.name(leader))
+            }
+            Action::GivesUp(leader) => {
+                let epoch = self.of(before.leaders[leader].slot);
+                format!("{} has no answer, and leaves {epoch} behind", self.name(leader))
+            }
             Action::Lists(pruner) => self.plan_in_words(before, pruner, after),
             Action::FloorLands(pruner) => {
                 format!("pruner {} publishes: {}", pruner + 1, self.floor_in_words(after))

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -333,7 +332,7 @@ async fn every_alert_fires_when_it_should_and_is_quiet_when_it_should_be() -> Re
     let tests = json!({ "rule_files": ["rules.json"], "evaluation_interval": "15s", "tests": tests });
     fs::write(&tests_file, tests.to_string())?;
     let promtool = async |args: &[&str], file| {
-        let mut command = Command::new(tool("promtool")?);
+        let mut command = tool("promtool")?;
         command.args(args).arg(file).current_dir(folder.path());
         said(command).await
     };
@@ -346,7 +345,7 @@ async fn every_alert_fires_when_it_should_and_is_quiet_when_it_should_be() -> Re
 
 #[tokio::test]
 async fn every_alert_is_in_the_documentation_and_leads_to_a_section_that_is_there() -> Result<()> {
-    let (install, operations) = (include_str!("../../../docs/install.md"), include_str!("../../../docs/operations.md"));
+    let (install, operations) = (include_str!("../../docs/install.md"), include_str!("../../docs/operations.md"));
     let rules = rules().await?;
     let names: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["alert"].as_str()).collect();
     let rows = install.lines().filter_map(|line| line.strip_prefix("| `Epochwarden")?.split('`').next());

@@ -10,6 +10,7 @@ use epochwarden_testkit::apiserver::Cluster;
 use epochwarden_testkit::tools;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 /// The chart.
 pub(super) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/epochwarden");
@@ -22,8 +23,11 @@ pub(super) struct Said {
     pub(super) stderr: String,
 }
 
-/// Runs a command to its end, away from the threads of the tests' runtime.
+/// Runs a command to its end, away from the threads of the tests' runtime, and one at a time: each could keep every core busy, and beside
+/// it run tests that measure how soon something happens.
 pub(super) async fn said(mut command: Command) -> Result<Said> {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    let _turn = TURN.acquire().await?;
     tokio::task::spawn_blocking(move || {
         let output = command.output().with_context(|| format!("starting {}", command.get_program().display()))?;
         Ok(Said {
@@ -35,8 +39,15 @@ pub(super) async fn said(mut command: Command) -> Result<Said> {
     .await?
 }
 
+/// A run of a tool, which gives way to everything else.
+pub(super) fn tool(name: &'static str) -> Result<Command> {
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(path_of(name)?).env("GOMAXPROCS", "1");
+    Ok(command)
+}
+
 /// Where a tool is. It is asked for once.
-pub(super) fn tool(name: &'static str) -> Result<PathBuf> {
+fn path_of(name: &'static str) -> Result<PathBuf> {
     static HELM: OnceLock<PathBuf> = OnceLock::new();
     static KUBECONFORM: OnceLock<PathBuf> = OnceLock::new();
     static PROMTOOL: OnceLock<PathBuf> = OnceLock::new();
@@ -71,7 +82,7 @@ impl Helm {
     }
 
     pub(super) async fn run<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Said> {
-        let mut command = Command::new(tool("helm")?);
+        let mut command = tool("helm")?;
         command.args(args).env("HOME", self.home.path()).env("KUBECONFIG", &self.kubeconfig);
         for (name, folder) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
         {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use epochwarden_testkit::apiserver::Cluster;
@@ -84,7 +83,7 @@ async fn conforms(cluster: &Cluster, documents: &[Value]) -> Result<Value> {
     let file = folder.path().join("manifests.yaml");
     fs::write(&file, manifests.concat())?;
     let location = folder.path().join("{{ .Group }}_{{ .ResourceKind }}_{{ .ResourceAPIVersion }}.json");
-    let mut command = Command::new(tool("kubeconform")?);
+    let mut command = tool("kubeconform")?;
     command.args(["-strict", "-output", "json", "-summary", "-schema-location"]).arg(&location).arg(&file);
     let said = said(command).await?;
     let answer: Value =

@@ -210,7 +210,7 @@ async fn every_metric_that_the_documentation_names_is_on_the_dashboard() -> Resu
         .flatten()
         .map(|asked| asked.metric)
         .collect();
-    let operations = include_str!("../../../docs/operations.md");
+    let operations = include_str!("../../docs/operations.md");
     let rows = operations.lines().filter_map(|line| line.strip_prefix("| `epochwarden_"));
     let mut known = 0;
     for row in rows {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::helm::{CHART, Helm, file, only, rendered};
 
 /// The values that set every value.
-pub(super) const EVERY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/chart/every-value.yaml");
+pub(super) const EVERY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/every-value.yaml");
 
 fn read(text: &str) -> Result<Value> {
     Ok(serde_saphyr::from_str(text)?)
