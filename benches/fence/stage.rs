@@ -144,7 +144,7 @@ impl Stage {
 
     /// Another leader; waits until its record is durable, and the operator knows it.
     pub(crate) async fn change(&self, operator: &Operator, contender: &Contender) -> Result<Change> {
-        let before = Lags::of(operator).await?;
+        let before = self.last_lag(operator, contender).await?;
         let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
         contender.leader.lead(&format!("pod-{transitions}/start"), transitions).await?;
         let accepted = Instant::now();
@@ -154,14 +154,25 @@ impl Stage {
             Some((passage.arrived, passage.answered?))
         });
         let (sent, durable) = durable.await.context("a change of a Lease was missed")?;
-        let after = until("the operator to count the change", DEADLINE, async || {
-            let now = Lags::of(operator).await.ok()?;
-            (now.count > before.count).then_some(now)
-        })
-        .await?;
-        ensure!(after.count == before.count + 1, "one change was counted {} times", after.count - before.count);
+        let lag = until("the operator to tell of the change", DEADLINE, async || {
+            let now = self.last_lag(operator, contender).await.ok()?;
+            // Two changes never take the same time to the nanosecond.
+            (now != before).then_some(now)
+        });
+        let lag = lag.await?.context("the operator does not tell how long the change took")?;
         let since = |instant: Instant| instant.saturating_duration_since(accepted);
-        Ok(Change { sent: since(sent), durable: since(durable), lag: after.sum.saturating_sub(before.sum) })
+        Ok(Change { sent: since(sent), durable: since(durable), lag })
+    }
+
+    /// How long the last change of this leader took, as the operator counts it.
+    async fn last_lag(&self, operator: &Operator, contender: &Contender) -> Result<Option<Duration>> {
+        let (_, scrape) = operator.get("/metrics").await?;
+        let series = format!(
+            "epochwarden_fence_last_lag_seconds{{namespace=\"{}\",policy=\"{}\"}} ",
+            self.namespace, contender.name
+        );
+        let seconds = scrape.lines().find_map(|line| line.strip_prefix(&series));
+        Ok(seconds.map(str::parse).transpose()?.map(Duration::from_secs_f64))
     }
 }
 
@@ -181,26 +192,6 @@ pub(crate) struct Durable {
     pub(crate) since_accepted: Figures,
     /// From the event received by the operator.
     pub(crate) since_received: Figures,
-}
-
-/// The operator's histogram of fence lags.
-struct Lags {
-    count: u64,
-    sum: Duration,
-}
-
-impl Lags {
-    async fn of(operator: &Operator) -> Result<Self> {
-        let (_, scrape) = operator.get("/metrics").await?;
-        let value = |name: &str| {
-            let line = scrape.lines().find_map(|line| line.strip_prefix(name));
-            line.map(str::trim).with_context(|| format!("no {name} in the metrics"))
-        };
-        Ok(Self {
-            count: value("epochwarden_fence_lag_seconds_count ")?.parse()?,
-            sum: Duration::from_secs_f64(value("epochwarden_fence_lag_seconds_sum ")?.parse()?),
-        })
-    }
 }
 
 /// What a process has used so far.
