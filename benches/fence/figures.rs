@@ -31,3 +31,19 @@ impl fmt::Display for Figures {
         write!(f, "{p50:.1} ms | {p99:.1} ms | {worst:.1} ms | {}", self.count)
     }
 }
+
+/// The same changes of Leases, measured from two beginnings.
+pub(crate) struct Since {
+    /// From the change accepted by the API server.
+    pub(crate) accepted: Figures,
+    /// From the event received by the operator.
+    pub(crate) received: Figures,
+}
+
+impl Since {
+    /// Of at least one change: the time since it was accepted, and since its event was received.
+    pub(crate) fn of(changes: Vec<(Duration, Duration)>) -> Self {
+        let (accepted, received) = changes.into_iter().unzip();
+        Self { accepted: Figures::of(accepted), received: Figures::of(received) }
+    }
+}

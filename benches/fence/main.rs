@@ -76,7 +76,7 @@ async fn main() -> Result<()> {
         if wanted("lone") {
             let lone = stage.policy("lone").await?;
             let alone = stage.changes(&operator, &[lone], CHANGES).await?;
-            row("Lease change accepted to fence durable, one policy", &alone.since_accepted, bound);
+            row("Lease change accepted to fence durable, one policy", &alone.accepted, bound);
         }
         if wanted("crowd") {
             let (began, before) = (Instant::now(), stage::Effort::of(&operator)?);
@@ -85,7 +85,7 @@ async fn main() -> Result<()> {
             notes.push(format!("the operator meanwhile: {}", stage::Effort::of(&operator)?.since(&before)));
 
             let quiet = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
-            row(&format!("the same among {policies} policies"), &quiet.since_accepted, bound);
+            row(&format!("the same among {policies} policies"), &quiet.accepted, bound);
 
             let renewing = crowd.renew(RENEWAL);
             let before = stage::Effort::of(&operator)?;
@@ -93,19 +93,19 @@ async fn main() -> Result<()> {
             let spent = stage::Effort::of(&operator)?.since(&before);
             renewing.end().await?;
             let renewed = format!("among {policies} policies, Leases renewed every {RENEWAL:?}");
-            row(&format!("Lease change accepted to fence durable, {renewed}"), &beside.since_accepted, bound);
-            row(&format!("Lease event received to fence durable, {renewed}"), &beside.since_received, bound);
+            row(&format!("Lease change accepted to fence durable, {renewed}"), &beside.accepted, bound);
+            row(&format!("Lease event received to fence durable, {renewed}"), &beside.received, bound);
             notes.push(format!("the operator {renewed}: {spent}"));
         }
     }
     if wanted("prune") {
         let measured = prune::measure(CHANGES).await?;
         let prune::Measured { alone, beside, .. } = &measured;
-        row("Lease change to PUT sent, store in memory", &alone.since_accepted, None);
-        row("the same while a million objects are pruned", &beside.since_accepted, None);
-        row("Lease event received to PUT sent, store in memory", &alone.since_received, None);
-        let bound = Some(alone.since_received.p99 + RISE);
-        row("the same while a million objects are pruned", &beside.since_received, bound);
+        row("Lease change to PUT sent, store in memory", &alone.accepted, None);
+        row("the same while a million objects are pruned", &beside.accepted, None);
+        row("Lease event received to PUT sent, store in memory", &alone.received, None);
+        let bound = Some(alone.received.p99 + RISE);
+        row("the same while a million objects are pruned", &beside.received, bound);
         let (deleted, took) = (measured.deleted, measured.took.as_secs_f64());
         notes.push(format!("{deleted} objects were deleted meanwhile, in {took:.0} s"));
     }

@@ -8,7 +8,7 @@ use epochwarden_testkit::memory::MemoryServer;
 use epochwarden_testkit::wait::until;
 use serde_json::json;
 
-use crate::figures::Figures;
+use crate::figures::Since;
 use crate::stage::{Contender, Stage};
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
@@ -23,21 +23,13 @@ const FEWEST: usize = 200;
 /// How long anything may take that is not measured.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-/// What a change of a Lease takes without a prune and beside one.
+/// What a change of a Lease takes until its PUT has reached the store, without a prune and beside one.
 pub(crate) struct Measured {
-    pub(crate) alone: Taken,
-    pub(crate) beside: Taken,
+    pub(crate) alone: Since,
+    pub(crate) beside: Since,
     /// How many objects were deleted while changes were measured, and in which time.
     pub(crate) deleted: usize,
     pub(crate) took: Duration,
-}
-
-/// The same changes, measured from two beginnings to the arrival of the PUT at the store.
-pub(crate) struct Taken {
-    /// From the change accepted by the API server.
-    pub(crate) since_accepted: Figures,
-    /// From the event received by the operator.
-    pub(crate) since_received: Figures,
 }
 
 pub(crate) async fn measure(changes: usize) -> Result<Measured> {
@@ -86,7 +78,7 @@ pub(crate) async fn measure(changes: usize) -> Result<Measured> {
     })
     .await
     .with_context(|| operator.log())?;
-    Ok(Measured { alone: Taken::of(alone), beside: Taken::of(beside), deleted, took })
+    Ok(Measured { alone: Since::of(alone), beside: Since::of(beside), deleted, took })
 }
 
 /// A server that gives way to everything else, as far as the system knows that: a store takes no time of the operator's machine.
@@ -108,13 +100,6 @@ async fn one(stage: &Stage, operator: &Operator, contender: &Contender) -> Resul
     let change = stage.change(operator, contender).await?;
     let store = change.durable.saturating_sub(change.sent);
     Ok((change.sent, change.lag.saturating_sub(store)))
-}
-
-impl Taken {
-    fn of(changes: Vec<(Duration, Duration)>) -> Self {
-        let (accepted, received) = changes.into_iter().unzip();
-        Self { since_accepted: Figures::of(accepted), since_received: Figures::of(received) }
-    }
 }
 
 /// Puts the epochs there, each with its seal last.

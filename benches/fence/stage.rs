@@ -15,7 +15,7 @@ use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
 
 use crate::LATENCY;
-use crate::figures::Figures;
+use crate::figures::{Figures, Since};
 use crate::support::bucket::Bucket;
 use crate::support::lease::Leader;
 use crate::support::operator::Operator;
@@ -131,15 +131,14 @@ impl Stage {
     }
 
     /// Changes the leaders one after another, and measures each change until its record is durable.
-    pub(crate) async fn changes(&self, operator: &Operator, contenders: &[Contender], count: usize) -> Result<Durable> {
-        let (mut accepted, mut received) = (Vec::new(), Vec::new());
+    pub(crate) async fn changes(&self, operator: &Operator, contenders: &[Contender], count: usize) -> Result<Since> {
+        let mut measured = Vec::new();
         for contender in contenders.iter().cycle().take(count) {
             let change = self.change(operator, contender).await?;
-            accepted.push(change.durable);
-            received.push(change.lag);
+            measured.push((change.durable, change.lag));
         }
-        ensure!(!accepted.is_empty(), "nothing was measured");
-        Ok(Durable { since_accepted: Figures::of(accepted), since_received: Figures::of(received) })
+        ensure!(!measured.is_empty(), "nothing was measured");
+        Ok(Since::of(measured))
     }
 
     /// Another leader; waits until its record is durable, and the operator knows it.
@@ -184,14 +183,6 @@ pub(crate) struct Change {
     pub(crate) durable: Duration,
     /// From the event received by the operator until it knew the record durable, as it counts itself.
     pub(crate) lag: Duration,
-}
-
-/// The same changes, measured from two beginnings until the record was durable.
-pub(crate) struct Durable {
-    /// From the change accepted by the API server.
-    pub(crate) since_accepted: Figures,
-    /// From the event received by the operator.
-    pub(crate) since_received: Figures,
 }
 
 /// What a process has used so far.
