@@ -87,7 +87,7 @@ async fn main() -> Result<()> {
             let quiet = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             row(&format!("the same among {policies} policies"), &quiet.accepted, bound);
 
-            let renewing = crowd.renew(RENEWAL);
+            let renewing = crowd.renew(RENEWAL).await?;
             let before = stage::Effort::of(&operator)?;
             let beside = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             let spent = stage::Effort::of(&operator)?.since(&before);

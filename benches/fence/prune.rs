@@ -1,5 +1,6 @@
 //! A prune of a million objects, beside which leaders change.
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -97,9 +98,12 @@ fn nice_server() -> Result<MemoryServer> {
 /// What the store had of the operator's own time is taken off; the way of the answer back to the operator is not, so this is the most
 /// that it can have been.
 async fn one(stage: &Stage, operator: &Operator, contender: &Contender) -> Result<(Duration, Duration)> {
-    let change = stage.change(operator, contender).await?;
+    let before = stage.lags(operator).await?;
+    let change = stage.change(contender).await?;
+    let lags = stage.lags_after(operator, slice::from_ref(contender), &before).await?;
+    let lag = lags.first().context("one leader has one lag")?;
     let store = change.durable.saturating_sub(change.sent);
-    Ok((change.sent, change.lag.saturating_sub(store)))
+    Ok((change.sent, lag.saturating_sub(store)))
 }
 
 /// Puts the epochs there, each with its seal last.

@@ -1,5 +1,6 @@
 //! The servers, the operator, and the leaders whose changes are measured.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -131,19 +132,26 @@ impl Stage {
     }
 
     /// Changes the leaders one after another, and measures each change until its record is durable.
+    ///
+    /// The operator is asked for its own times only when each leader has changed once: among many policies a scrape is work.
     pub(crate) async fn changes(&self, operator: &Operator, contenders: &[Contender], count: usize) -> Result<Since> {
         let mut measured = Vec::new();
-        for contender in contenders.iter().cycle().take(count) {
-            let change = self.change(operator, contender).await?;
-            measured.push((change.durable, change.lag));
+        while measured.len() < count {
+            let round = &contenders[..contenders.len().min(count - measured.len())];
+            ensure!(!round.is_empty(), "nobody leads");
+            let before = self.lags(operator).await?;
+            let mut durable = Vec::new();
+            for contender in round {
+                durable.push(self.change(contender).await?.durable);
+            }
+            let lags = self.lags_after(operator, round, &before).await?;
+            measured.extend(durable.into_iter().zip(lags));
         }
-        ensure!(!measured.is_empty(), "nothing was measured");
         Ok(Since::of(measured))
     }
 
-    /// Another leader; waits until its record is durable, and the operator knows it.
-    pub(crate) async fn change(&self, operator: &Operator, contender: &Contender) -> Result<Change> {
-        let before = self.last_lag(operator, contender).await?;
+    /// Another leader; waits until its record is durable.
+    pub(crate) async fn change(&self, contender: &Contender) -> Result<Change> {
         let transitions = contender.transitions.fetch_add(1, Ordering::SeqCst) + 1;
         contender.leader.lead(&format!("pod-{transitions}/start"), transitions).await?;
         let accepted = Instant::now();
@@ -153,27 +161,40 @@ impl Stage {
             Some((passage.arrived, passage.answered?))
         });
         let (sent, durable) = durable.await.context("a change of a Lease was missed")?;
-        let lag = until("the operator to tell of the change", DEADLINE, async || {
-            let now = self.last_lag(operator, contender).await.ok()?;
-            // Two changes never take the same time to the nanosecond.
-            (now != before).then_some(now)
-        });
-        let lag = lag.await?.context("the operator does not tell how long the change took")?;
         let since = |instant: Instant| instant.saturating_duration_since(accepted);
-        Ok(Change { sent: since(sent), durable: since(durable), lag })
+        Ok(Change { sent: since(sent), durable: since(durable) })
     }
 
-    /// How long the last change of this leader took, as the operator counts it.
-    async fn last_lag(&self, operator: &Operator, contender: &Contender) -> Result<Option<Duration>> {
+    /// How long the last change took of each policy, as the operator counts it.
+    pub(crate) async fn lags(&self, operator: &Operator) -> Result<Lags> {
         let (_, scrape) = operator.get("/metrics").await?;
-        let series = format!(
-            "epochwarden_fence_last_lag_seconds{{namespace=\"{}\",policy=\"{}\"}} ",
-            self.namespace, contender.name
-        );
-        let seconds = scrape.lines().find_map(|line| line.strip_prefix(&series));
-        Ok(seconds.map(str::parse).transpose()?.map(Duration::from_secs_f64))
+        let start = format!("epochwarden_fence_last_lag_seconds{{namespace=\"{}\",policy=\"", self.namespace);
+        let series = scrape.lines().filter_map(|line| line.strip_prefix(&start)?.split_once("\"} "));
+        series.map(|(policy, seconds)| Ok((policy.to_owned(), Duration::from_secs_f64(seconds.parse()?)))).collect()
+    }
+
+    /// The same of these leaders, each of whom has changed since `before`.
+    pub(crate) async fn lags_after(
+        &self,
+        operator: &Operator,
+        contenders: &[Contender],
+        before: &Lags,
+    ) -> Result<Vec<Duration>> {
+        until("the operator to tell of the changes", DEADLINE, async || {
+            let now = self.lags(operator).await.ok()?;
+            let told = contenders.iter().map(|contender| {
+                let lag = now.get(&contender.name)?;
+                // Two changes never take the same time to the nanosecond.
+                (before.get(&contender.name) != Some(lag)).then_some(*lag)
+            });
+            told.collect()
+        })
+        .await
     }
 }
+
+/// From the event received by the operator until it knew the record durable, of each policy by its name.
+pub(crate) type Lags = HashMap<String, Duration>;
 
 /// How long after the API server had accepted it a change of a Lease came to the store.
 pub(crate) struct Change {
@@ -181,8 +202,6 @@ pub(crate) struct Change {
     pub(crate) sent: Duration,
     /// Until the store had answered it.
     pub(crate) durable: Duration,
-    /// From the event received by the operator until it knew the record durable, as it counts itself.
-    pub(crate) lag: Duration,
 }
 
 /// What a process has used so far.
