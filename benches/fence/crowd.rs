@@ -2,22 +2,23 @@
 
 use std::collections::HashSet;
 use std::pin::pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use epochwarden::api::StateEpochPolicy;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio::time::{MissedTickBehavior, interval, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{Contender, Stage};
+use crate::figures::Figures;
+use crate::stage::{APART, Contender, Stage};
 use crate::support::lease::now;
 
 /// How many are created at the same time.
@@ -93,41 +94,44 @@ pub(crate) struct Renewing {
 }
 
 impl Crowd {
+    /// What one GET of a Lease takes the API server. The operator asks it so before it publishes.
+    pub(crate) async fn get(&self, count: usize) -> Result<Figures> {
+        let mut turns = interval(APART);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut measured = Vec::new();
+        for leader in self.leaders.iter().cycle().take(count) {
+            turns.tick().await;
+            let began = Instant::now();
+            self.leases.get(&leader.name).await?;
+            measured.push(began.elapsed());
+        }
+        Ok(Figures::of(measured))
+    }
+
     /// Every leader renews once in `period`; their turns are spread over it.
-    pub(crate) async fn renew(&self, period: Duration) -> Result<Renewing> {
+    pub(crate) fn renew(&self, period: Duration) -> Renewing {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let held = self.leases.list(&ListParams::default()).await?.items;
-        let count = u32::try_from(held.len()).unwrap_or(u32::MAX);
-        for (number, lease) in (0..count).zip(held) {
-            let (leases, stop) = (self.leases.clone(), stop.clone());
+        let leases = Arc::new(self.leases.clone());
+        let count = u32::try_from(self.leaders.len()).unwrap_or(u32::MAX);
+        for (number, leader) in (0..count).zip(&self.leaders) {
+            let (leases, stop, name) = (Arc::clone(&leases), stop.clone(), leader.name.clone());
             let turn = period * number / count;
             tasks.spawn(async move {
                 let mut turns = interval_at(tokio::time::Instant::now() + turn, period);
                 turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                let mut lease = lease;
                 loop {
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
                         _ = turns.tick() => {}
                     }
-                    lease = renewed(&leases, lease).await?;
+                    let renewal =
+                        json!({ "spec": { "renewTime": now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string() } });
+                    leases.patch(&name, &PatchParams::default(), &Patch::Merge(&renewal)).await?;
                 }
             });
         }
-        Ok(Renewing { stop, tasks })
-    }
-}
-
-/// Writes the whole Lease, as leader election of `client-go` does.
-async fn renewed(leases: &Api<Lease>, mut lease: Lease) -> Result<Lease> {
-    let name = lease.name_any();
-    lease.metadata.managed_fields = None;
-    lease.spec.get_or_insert_default().renew_time = Some(MicroTime(now()));
-    match leases.replace(&name, &PostParams::default(), &lease).await {
-        // It changed hands since the last renewal, which is what is measured; the new holder has renewed it.
-        Err(kube::Error::Api(refusal)) if refusal.is_conflict() => Ok(leases.get(&name).await?),
-        written => Ok(written?),
+        Renewing { stop, tasks }
     }
 }
 

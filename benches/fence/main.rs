@@ -79,6 +79,7 @@ async fn main() -> Result<()> {
             row("Lease change accepted to fence durable, one policy", &alone.accepted, bound);
         }
         if wanted("crowd") {
+            stage.cluster_gives_way()?;
             let (began, before) = (Instant::now(), stage::Effort::of(&operator)?);
             let crowd = crowd::gather(&stage, policies).await.with_context(|| operator.log())?;
             notes.push(format!("{policies} policies were Ready after {:.0} s", began.elapsed().as_secs_f64()));
@@ -87,12 +88,14 @@ async fn main() -> Result<()> {
             let quiet = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             row(&format!("the same among {policies} policies"), &quiet.accepted, bound);
 
-            let renewing = crowd.renew(RENEWAL).await?;
+            let renewing = crowd.renew(RENEWAL);
+            let get = crowd.get(100).await?;
             let before = stage::Effort::of(&operator)?;
             let beside = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             let spent = stage::Effort::of(&operator)?.since(&before);
             renewing.end().await?;
             let renewed = format!("among {policies} policies, Leases renewed every {RENEWAL:?}");
+            row(&format!("one GET of a Lease from the API server, {renewed}"), &get, None);
             row(&format!("Lease change accepted to fence durable, {renewed}"), &beside.accepted, bound);
             row(&format!("Lease event received to fence durable, {renewed}"), &beside.received, bound);
             notes.push(format!("the operator {renewed}: {spent}"));

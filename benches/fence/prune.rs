@@ -10,7 +10,7 @@ use epochwarden_testkit::wait::until;
 use serde_json::json;
 
 use crate::figures::Since;
-use crate::stage::{Contender, Stage};
+use crate::stage::{Contender, NICE, Stage};
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 
@@ -87,7 +87,7 @@ fn nice_server() -> Result<MemoryServer> {
     let started = std::thread::spawn(|| {
         // What a thread starts is as nice as itself.
         #[cfg(target_os = "linux")]
-        rustix::process::setpriority_process(None, 10)?;
+        rustix::process::setpriority_process(None, NICE)?;
         MemoryServer::s3()
     });
     started.join().map_err(|_| anyhow!("the store could not be started"))?

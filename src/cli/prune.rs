@@ -126,7 +126,7 @@ impl Prune {
         let drawing = self.output.progress().start("listing");
         let draw = |progress| match progress {
             PruneProgress::Listing { objects } => drawing.objects(objects),
-            PruneProgress::Deleting { done, total } => drawing.fill("deleting", done, total),
+            PruneProgress::Deleting { done, total, .. } => drawing.fill("deleting", done, total),
         };
         let run = prune::run(&root, &rules, &identity, approval, &Always, &clock, &stop, &draw).await;
         drop(drawing);

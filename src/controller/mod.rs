@@ -93,6 +93,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
+    // Before there is an election to win: a system without threads to give gets no leader that cannot work.
+    let threads = RunThreads::start().context("starting the threads of prunes and audits")?;
     // One watch for all namespaces, or one for each that was named: each knows its own policies, so each has a store of its own.
     let namespaces: Vec<Option<String>> = match settings.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -125,7 +127,6 @@ pub async fn run(
         };
         let (notices, publish) = Notices::start(client, Some(settings.instance.clone()), served.clone());
         vital.spawn("recording Events", publish);
-        let threads = RunThreads::start().context("starting the threads of prunes and audits")?;
         let context = Arc::new(Context::new(clients, settings, clock, metrics, notices, cluster, threads.handle()));
         let watch = Arc::clone(&context.leases).watch(context.settings.watch_namespaces.clone(), shutdown.clone());
         vital.spawn("watching Leases", watch);

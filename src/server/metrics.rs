@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::limits::BucketLimits;
 use super::series::{PolicyName, PolicySeries};
 
 type Number = Gauge<f64, AtomicU64>;
@@ -54,6 +55,8 @@ pub struct Metrics {
     pub store_requests: PolicySeries<Counter>,
     /// How long requests to object stores take.
     pub store_request_duration_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    /// What prunes may delete in a second, by bucket.
+    pub store_keys_per_second_limit: BucketLimits,
     /// The conditions: 1 where the status is True.
     pub condition: PolicySeries<Number>,
     /// Reconciliations by result.
@@ -90,6 +93,7 @@ impl Metrics {
             audit_findings: PolicySeries::new(&["kind"]),
             store_requests: PolicySeries::new(&["operation", "result"]),
             store_request_duration_seconds: Family::new_with_constructor(request_buckets),
+            store_keys_per_second_limit: BucketLimits::default(),
             condition: PolicySeries::new(&["type", "reason"]),
             reconcile: PolicySeries::new(&["result"]),
             reconcile_duration_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
@@ -159,6 +163,11 @@ impl Metrics {
             "Duration of requests to object stores, by operation",
             Unit::Seconds,
             self.store_request_duration_seconds.clone(),
+        );
+        r.register(
+            "store_keys_per_second_limit",
+            "Keys that prunes under way may delete in a bucket per second, as the store lets them for now",
+            self.store_keys_per_second_limit.clone(),
         );
         r.register(
             "condition",

@@ -1,5 +1,6 @@
 //! What the operator serves over HTTP: `/livez`, `/readyz` and `/metrics`.
 
+mod limits;
 mod metrics;
 mod series;
 
@@ -15,6 +16,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use limits::{BucketLimits, BucketShare};
 pub use metrics::Metrics;
 pub use series::{PolicyName, PolicySeries};
 

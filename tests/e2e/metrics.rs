@@ -86,15 +86,15 @@ async fn every_metric_is_scraped_as_it_is_documented_and_those_of_a_policy_vanis
     let cluster = cluster().await?;
     let namespace = cluster.namespace("metrics").await?;
     // In the one something to find, in the other nothing that could be restored.
-    let (damaged, hopeless) = (Bucket::folder()?, Bucket::folder()?);
-    for bucket in [&damaged, &hopeless] {
-        bucket.seal(1..=6, 2).await?;
+    let (damaged, hopeless, slow) = (Bucket::folder()?, Bucket::folder()?, Bucket::folder()?);
+    for (bucket, last) in [(&damaged, 6), (&hopeless, 6), (&slow, 60)] {
+        bucket.seal(1..=last, 2).await?;
     }
     damaged.lose_partial(5, 1).await?;
     for epoch in 1..=6 {
         hopeless.lose_partial(epoch, 1).await?;
     }
-    let roots = [damaged.path()?, hopeless.path()?].map(|root| root.display().to_string());
+    let roots = [damaged.path()?, hopeless.path()?, slow.path()?].map(|root| root.display().to_string());
     let flags: Vec<&str> = roots.iter().flat_map(|root| ["--allow-file-root", root]).collect();
     let leader = Leader::new(cluster.client().await?, &namespace, "orders-leader");
     leader.lead("pod-a", 0).await?;
@@ -118,6 +118,25 @@ async fn every_metric_is_scraped_as_it_is_documented_and_those_of_a_policy_vanis
         policies.push(policy);
     }
 
+    // What it may delete in a second is there while it deletes.
+    let spec = json!({
+        "store": slow.store(None),
+        "vnodes": 2,
+        "fence": { "leaseRef": { "name": "orders-leader" } },
+        "retention": { "keepLast": 1 },
+        "prune": { "minAge": "0s", "maxKeysPerSecond": 1 },
+    });
+    let policy = Policy::apply(cluster, &namespace, "slow", spec).await?;
+    policy.wait_for("FenceCurrent", "Published").await?;
+    policy.ask("prune@1").await?;
+    let limit = format!("epochwarden_store_keys_per_second_limit{{bucket=\"{}\"}} 1\n", slow.url);
+    until("the limit of the bucket", SOON, async || {
+        let (_, scrape) = operator.get("/metrics").await.ok()?;
+        scrape.contains(&limit).then_some(())
+    })
+    .await?;
+    policies.push(policy);
+
     let documented = table()?;
     let (_, scrape) = operator.get("/metrics").await?;
     let scraped = families(&scrape)?;
@@ -138,7 +157,7 @@ async fn every_metric_is_scraped_as_it_is_documented_and_those_of_a_policy_vanis
     }
     let left = until("no series of the policy", SOON, async || {
         let (_, scrape) = operator.get("/metrics").await.ok()?;
-        (!scrape.contains("policy=\"")).then_some(scrape)
+        (!scrape.contains("policy=\"") && !scrape.contains("bucket=\"")).then_some(scrape)
     })
     .await?;
     for (name, family) in families(&left)? {

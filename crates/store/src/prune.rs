@@ -116,6 +116,9 @@ pub enum PruneProgress {
         done: u64,
         /// Objects in all.
         total: u64,
+        /// How many keys may be deleted in a second for now: what the rules say, or less after the store has asked for fewer requests.
+        /// `None`: as many as can be.
+        keys_per_second: Option<u64>,
     },
 }
 

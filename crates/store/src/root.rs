@@ -264,6 +264,17 @@ impl Root {
         &self.inner.url
     }
 
+    /// The part of the URL that names the bucket, without what is below it; of a folder all of it.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        let url = self.url();
+        let bucket = match url.split_once("://") {
+            Some((_, rest)) if !rest.starts_with('/') => rest.find('/').map(|end| url.len() - rest.len() + end),
+            _ => None,
+        };
+        bucket.and_then(|end| url.get(..end)).unwrap_or(url)
+    }
+
     /// The kind of store: `s3`, `gs`, `az`, `file`; `other` for a client that the caller made.
     #[must_use]
     pub fn provider(&self) -> &'static str {

@@ -127,8 +127,12 @@ async fn attempt(
         approved: plan.is_some_and(|plan| plan.approved_at.is_some()),
         frozen: plan.map(frozen),
     };
+    let share = context.metrics.store_keys_per_second_limit.share(stores.runs.bucket(), handle.name.clone());
     let progress = |progress| {
-        if let PruneProgress::Deleting { done, total } = progress {
+        if let PruneProgress::Deleting { done, total, keys_per_second } = progress {
+            if let Some(keys_per_second) = keys_per_second {
+                share.set(keys_per_second);
+            }
             handle.observed.send_if_modified(|observed| {
                 if observed.prune.progress.is_none() {
                     observed.prune.phase = Some(Phase::Running);

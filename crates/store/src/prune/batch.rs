@@ -111,7 +111,8 @@ impl Run<'_> {
                     if let Some(epoch) = epoch {
                         *tally.gone.entry(epoch).or_default() += 1;
                     }
-                    (self.progress)(PruneProgress::Deleting { done: report.objects, total });
+                    let keys_per_second = self.pace.keys_per_second();
+                    (self.progress)(PruneProgress::Deleting { done: report.objects, total, keys_per_second });
                 }
                 Err(error) => {
                     report.fail(&key, error);

@@ -62,10 +62,15 @@ impl Pace {
         usize::try_from(rate / requests).unwrap_or(limit).clamp(1, limit.max(1))
     }
 
+    /// How many keys go in a second as things are. `None`: nobody has to wait.
+    pub(super) fn keys_per_second(&self) -> Option<u64> {
+        self.most?;
+        Some(self.current().rate)
+    }
+
     /// How many keys go in `span` as things are. `None`: nobody has to wait.
     pub(super) fn keys_in(&self, span: Duration) -> Option<u64> {
-        self.most?;
-        Some(self.current().rate.saturating_mul(span.as_secs()))
+        Some(self.keys_per_second()?.saturating_mul(span.as_secs()))
     }
 
     /// Waits until `keys` more may be deleted. They count as deleted even where the future is dropped.

@@ -30,6 +30,20 @@ fn without_credentials_nothing_looks_for_them_elsewhere() {
 }
 
 #[test]
+fn the_bucket_is_what_the_url_names_before_the_prefix() {
+    let s3 = [("aws_region", "us-east-1"), ("aws_access_key_id", "a"), ("aws_secret_access_key", "b")];
+    for (url, bucket) in
+        [("s3://state", "s3://state"), ("s3://state/", "s3://state"), ("s3://state/orders/eu", "s3://state")]
+    {
+        let root = open(url, &s3, &RootSettings::default()).unwrap();
+        assert_eq!(root.bucket(), bucket, "{url}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = open(&format!("file://{}", folder.path().display()), &[], &RootSettings::default()).unwrap();
+    assert_eq!(root.bucket(), root.url());
+}
+
+#[test]
 fn half_a_credential_is_refused_by_the_name_of_the_other_half() {
     let account = ("azure_storage_account_name", "acct");
     for (url, options, missing) in [

@@ -267,15 +267,17 @@ async fn a_run_reports_exactly_the_requests_that_it_made() {
 
 #[tokio::test]
 async fn progress_rises_by_objects_to_the_whole() {
-    let bench = Bench::sealed(1..=4).await;
+    let mut bench = Bench::sealed(1..=4).await;
     let seen = std::sync::Mutex::new(Vec::new());
     let clock: Arc<dyn Clock> = Arc::new(LongAgo);
     let note = |progress| seen.lock().unwrap().push(progress);
+    bench.rules.max_keys_per_second = Some(1_000);
     let Bench { rules, identity, cancel, .. } = &bench;
     run(&bench.root(), rules, identity, Approval::Automatic, &Always, &clock, cancel, &note).await.unwrap();
     let seen = seen.into_inner().unwrap();
     assert!(seen.contains(&PruneProgress::Listing { objects: 13 }), "{seen:?}");
-    let deleting: Vec<_> = (1..=9).map(|done| PruneProgress::Deleting { done, total: 9 }).collect();
+    let keys_per_second = Some(1_000);
+    let deleting: Vec<_> = (1..=9).map(|done| PruneProgress::Deleting { done, total: 9, keys_per_second }).collect();
     assert_eq!(seen[seen.len() - 9..], deleting);
 }
 

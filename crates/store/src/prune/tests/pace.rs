@@ -120,7 +120,19 @@ async fn a_store_that_says_slow_down_is_asked_for_less() {
         )
         .into(),
     });
-    let report = bench.prune().await.unwrap();
+    let told = Mutex::new(Vec::new());
+    let note = |progress| {
+        if let PruneProgress::Deleting { keys_per_second, .. } = progress {
+            told.lock().unwrap().push(keys_per_second.unwrap());
+        }
+    };
+    let clock: Arc<dyn Clock> = Arc::new(LongAgo);
+    let Bench { rules, identity, cancel, .. } = &bench;
+    let report =
+        run(&bench.root(), rules, identity, Approval::Automatic, &Always, &clock, cancel, &note).await.unwrap();
+    let mut told = told.into_inner().unwrap();
+    told.dedup();
+    assert_eq!(told[..3], [20, 10, 12], "it tells how fast it may be");
     // The epoch of that key keeps the other two of its three.
     assert_eq!((report.outcome.clone(), account(&report)), (PruneOutcome::PartlyFailed, ((99, 297), (1, 3))));
     let seconds = meter.seconds();
