@@ -1,10 +1,12 @@
 //! What the alert rules and the dashboard ask for, against what an operator really shows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use epochwarden::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, Reason, StoreReady};
 use epochwarden_core::finding::FindingKind;
+use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
 
 use super::alerts;
@@ -14,6 +16,8 @@ use crate::support::lease::Leader;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 use crate::support::{cluster, secret};
+
+const SOON: Duration = Duration::from_secs(30);
 
 /// Labels that Prometheus adds to what it scrapes.
 const OF_THE_TARGET: [&str; 2] = ["namespace", "pod"];
@@ -135,7 +139,7 @@ fn words(label: &str) -> Option<BTreeSet<&'static str>> {
     }
 }
 
-/// An operator that has fenced, pruned, audited and held, and what it then shows.
+/// An operator that has fenced, pruned, audited and held, and prunes again: what it then shows.
 async fn scrape() -> Result<String> {
     let cluster = cluster().await?;
     let namespace = cluster.namespace("scrape").await?;
@@ -143,6 +147,8 @@ async fn scrape() -> Result<String> {
     bucket.seal(1..=9, 4).await?;
     let lost = Bucket::s3(&format!("{namespace}-lost")).await?;
     lost.seal(1..=3, 4).await?;
+    let busy = Bucket::s3(&format!("{namespace}-busy")).await?;
+    busy.seal(1..=60, 1).await?;
     secret(cluster, &namespace, "state", &bucket).await?;
     let operator = Operator::start(cluster, &namespace, &[]).await?;
     let spec = |bucket: &Bucket, vnodes: u32| {
@@ -167,9 +173,17 @@ async fn scrape() -> Result<String> {
     held.wait_for("Ready", "Reachable").await?;
     held.ask("prune").await?;
     held.wait_for("PruneHealthy", "Held").await?;
-    let (status, text) = operator.get("/metrics").await?;
-    ensure!(status == 200, "{text}");
-    Ok(text)
+    let mut slow = spec(&busy, 1);
+    slow["prune"]["maxKeysPerSecond"] = 1.into();
+    let slow = Policy::apply(cluster, &namespace, "slow", slow).await?;
+    slow.wait_for("Ready", "Reachable").await?;
+    slow.ask("prune").await?;
+    // Some series are there only while a prune deletes.
+    until("a prune that deletes", SOON, async || {
+        let (status, text) = operator.get("/metrics").await.ok()?;
+        (status == 200 && text.contains("epochwarden_store_keys_per_second_limit{")).then_some(text)
+    })
+    .await
 }
 
 #[tokio::test]
