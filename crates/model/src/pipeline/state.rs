@@ -71,6 +71,13 @@ pub(crate) struct Leader {
     pub(crate) resent: Option<Slot>,
 }
 
+impl Leader {
+    /// Whether a PUT of a partial of `slot` may still land.
+    pub(crate) fn awaits(&self, slot: Slot) -> bool {
+        self.partials.iter().any(|partials| partials & bit(slot) != 0)
+    }
+}
+
 /// What a pruner does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Pruner {
