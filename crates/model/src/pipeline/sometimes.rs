@@ -131,5 +131,5 @@ impl Pipeline {
 
 /// Between the beginning of a commit and the sending of its seal.
 fn is_before_seal(phase: Phase) -> bool {
-    matches!(phase, Phase::Guard | Phase::Exists | Phase::List)
+    matches!(phase, Phase::Guard | Phase::Exists | Phase::Compare { refused: false } | Phase::List)
 }
