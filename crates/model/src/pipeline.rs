@@ -326,11 +326,13 @@ impl Model for Pipeline {
             Action::PartialLands(leader, slot, vnode) => self.partial_lands(&mut state, leader, slot, vnode),
             Action::SealLands(leader, slot) => {
                 state.leaders[leader].seals &= !bit(slot);
-                self.seal_lands(&mut state, leader, slot);
+                // Once it was sent again, nobody hears the answer to the first copy.
+                let is_heard = state.leaders[leader].resent != Some(slot);
+                self.seal_lands(&mut state, leader, slot, is_heard);
             }
             Action::ResentSealLands(leader) => {
                 if let Some(slot) = state.leaders[leader].resent.take() {
-                    self.seal_lands(&mut state, leader, slot);
+                    self.seal_lands(&mut state, leader, slot, true);
                 }
             }
             Action::Resends(leader) => state.leaders[leader].resent = Some(state.leaders[leader].slot),

@@ -120,7 +120,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn seal_lands(&self, state: &mut State, index: usize, slot: Slot) {
+    pub(super) fn seal_lands(&self, state: &mut State, index: usize, slot: Slot, is_heard: bool) {
         let seal = &mut state.seals[usize::from(slot)];
         let stands = *seal;
         if stands == 0 {
@@ -131,7 +131,7 @@ impl Pipeline {
                 state.late &= !bit(slot);
             }
         }
-        if state.leaders[index].phase != Phase::Sealing || state.leaders[index].slot != slot {
+        if !is_heard || state.leaders[index].phase != Phase::Sealing || state.leaders[index].slot != slot {
             return;
         }
         if stands == 0 || self.is(Mutation::SealAlreadyExistsAsSuccess) {

@@ -6,6 +6,9 @@ use stateright::Property;
 
 use super::{Base, Phase, Pipeline, Pruner, Slot, State, VNODES, Writer, bit};
 
+/// Whether something has happened in a state.
+type Happens = fn(&Pipeline, &State) -> bool;
+
 impl Pipeline {
     /// What has to happen with the dimensions that are on.
     pub(super) fn happenings(&self) -> Vec<Property<Self>> {
@@ -32,7 +35,13 @@ impl Pipeline {
             ));
             properties.push(Property::sometimes("a seal lands below the floor", |_, state: &State| state.late != 0));
         }
-        let dimensions: [(bool, &'static str, fn(&Self, &State) -> bool); 9] = [
+        let dimensions: [(bool, &'static str, Happens); 10] = [
+            (self.resend, "a leader whose create was refused reads its own seal", |_, state| {
+                state.leaders.iter().zip(1..).any(|(leader, writer)| {
+                    let refused = leader.phase == Phase::Compare { refused: true };
+                    refused && state.seals[usize::from(leader.slot)] == writer
+                })
+            }),
             (self.choice > 1, "a leader leaves a number out", |_, state| {
                 let first = &state.leaders[0];
                 first.begun == 1 && first.slot > 0
@@ -83,7 +92,7 @@ impl Pipeline {
         })
     }
 
-    fn prunes_twice(&self, state: &State) -> bool {
+    fn prunes_twice(_: &Self, state: &State) -> bool {
         let mut plans = state.pruners.iter().flatten().map(|pruner| match pruner {
             Pruner::Deleting { plan, done, .. } => plan & !done,
             _ => 0,
