@@ -14,6 +14,7 @@
 mod leader;
 mod pruner;
 mod rules;
+mod sometimes;
 mod state;
 mod words;
 
@@ -325,11 +326,13 @@ impl Model for Pipeline {
             Action::PartialLands(leader, slot, vnode) => self.partial_lands(&mut state, leader, slot, vnode),
             Action::SealLands(leader, slot) => {
                 state.leaders[leader].seals &= !bit(slot);
-                self.seal_lands(&mut state, leader, slot);
+                // Once it was sent again, nobody hears the answer to the first copy.
+                let is_heard = state.leaders[leader].resent != Some(slot);
+                self.seal_lands(&mut state, leader, slot, is_heard);
             }
             Action::ResentSealLands(leader) => {
                 if let Some(slot) = state.leaders[leader].resent.take() {
-                    self.seal_lands(&mut state, leader, slot);
+                    self.seal_lands(&mut state, leader, slot, true);
                 }
             }
             Action::Resends(leader) => state.leaders[leader].resent = Some(state.leaders[leader].slot),
@@ -342,17 +345,8 @@ impl Model for Pipeline {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut properties = vec![
-            Property::sometimes("an epoch is acknowledged to every leader", |model: &Self, state: &State| {
-                state.acknowledged.iter().take(model.starts.len()).all(|mask| *mask != 0)
-            }),
-            Property::sometimes(
-                "the last leader restores what the one before it was told is durable",
-                |model: &Self, state: &State| {
-                    let last = model.starts.len() - 1;
-                    matches!(state.leaders[last].base, Base::Restored(slot, _) if state.acknowledged[last - 1] & bit(slot) != 0)
-                },
-            ),
+        let mut properties = self.happenings();
+        properties.extend([
             Property::always(Promise::Lineage.sentence(), |_, state: &State| {
                 state.broken & Promise::Lineage.bit() == 0
             }),
@@ -366,21 +360,12 @@ impl Model for Pipeline {
             Property::always(Promise::OwnSeal.sentence(), |_, state: &State| {
                 state.broken & Promise::OwnSeal.bit() == 0
             }),
-        ];
+        ]);
         if self.watch_seals {
             properties.push(Property::always(SEALED_IS_WHOLE, |model: &Self, state: &State| {
                 let excused = |slot| state.late & bit(slot) != 0 || state.is_whole(slot);
                 model.slots().all(|slot| !state.is_sealed(slot) || excused(slot))
             }));
-        }
-        if self.pruners > 0 {
-            properties.push(Property::sometimes(
-                "a prune deletes an acknowledged epoch to the last object",
-                |_, state: &State| {
-                    let gone = |slot: Slot| !state.is_sealed(slot) && state.partials[usize::from(slot)] == [0; VNODES];
-                    state.acknowledgements().any(|(_, slot)| gone(slot))
-                },
-            ));
         }
         properties
     }

@@ -5,45 +5,24 @@
 //! it likes, also twice, and also long after its sender went on without an answer, or stopped and started again. Publishers trim
 //! all but the highest record they listed. People may lose the records once.
 
+mod publisher;
+mod rules;
+mod state;
 mod words;
 
 use std::time::Duration;
 
-use epochwarden_core::lease::{
-    FenceDecision, FenceSeen, LeaseIdentity, LeaseObservation, LeaseSeen, RecordSeen, VersionFrom, decide,
-};
-use epochwarden_core::register::{FenceRecord, FenceStep, Reading, fence_step};
-use epochwarden_core::{Epoch, Numbering, Version};
+use epochwarden_core::lease::LeaseObservation;
 use stateright::{Model, Property};
+
+pub use rules::{DURABLE, IN_ORDER, Mutation, NEVER_FALLS, ONE_HOLDER};
+pub use state::State;
+pub(crate) use state::{Number, Publisher, Step, Term};
 
 /// How many records a register has at most.
 pub const RECORDS: usize = 6;
 /// How many publishers there are at most.
 pub const PUBLISHERS: usize = 3;
-
-/// A published value never falls, where people lose none.
-pub const NEVER_FALLS: &str = "the highest record that ever stood still stands";
-/// Who was told that a value is durable finds it so.
-pub const DURABLE: &str = "the register stands at or above every value that was reported as published";
-/// A version is nobody else's. Below the highest it leads nowhere, so whose it is there does not matter.
-pub const ONE_HOLDER: &str = "no version that stands is reported as published for two terms";
-/// The order of the terms is that of their versions.
-pub const IN_ORDER: &str = "a higher version never names an older term than a lower one";
-
-/// One rule left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutation {
-    /// Trimming deletes the highest record too.
-    TrimHighest,
-    /// A register that reads lower than it was seen counts as what it reads.
-    LostIsZero,
-    /// Highest = v counts as done, whoever holds it.
-    HighestIsDone,
-    /// `AlreadyExists` counts as success.
-    AlreadyExistsAsSuccess,
-    /// `Assigned` reads the Lease before the listing, and not again after it.
-    AssignedWithoutSecondGet,
-}
 
 /// What is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,74 +53,6 @@ pub const TENURES: [Tenure; 4] = [
     Tenure { uid: "u2", holder: "c", transitions: 0 },
     Tenure { uid: "u2", holder: "a", transitions: 1 },
 ];
-
-type Term = u8;
-type Number = u8;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Step {
-    Idle,
-    /// The Lease was read before anything else.
-    SawLease(Term),
-    /// The register was listed, for the term that was read before it, if any.
-    Listed {
-        highest: Number,
-        term: Option<Term>,
-    },
-    /// As listed, and the record of the highest was read.
-    ReadRecord {
-        highest: Number,
-        record: Option<Term>,
-        term: Option<Term>,
-    },
-    /// A record has to be compared with the term.
-    Compare {
-        number: Number,
-        term: Term,
-    },
-    /// A create is under way.
-    Creating {
-        number: Number,
-        term: Term,
-    },
-    /// Published; trims next, with what it lists then.
-    Trimming {
-        highest: Number,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Publisher {
-    step: Step,
-    /// The highest value it has seen, in memory and in `.status`: it outlives a restart.
-    seen: Number,
-    /// A create of it that is still under way though it waits no more.
-    stray: Option<(Number, Term)>,
-}
-
-/// One instant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct State {
-    lease: Term,
-    records: [Option<Term>; RECORDS],
-    publishers: [Publisher; PUBLISHERS],
-    /// The highest record that ever stood.
-    ever: Number,
-    lost: bool,
-    /// For which terms each number was reported as published, as bits.
-    told: [u8; RECORDS],
-}
-
-impl State {
-    fn highest(&self) -> Number {
-        let highest = self.records.iter().rposition(Option::is_some);
-        highest.map_or(0, |index| index as Number + 1)
-    }
-
-    fn record(&self, number: Number) -> Option<Term> {
-        self.records[usize::from(number) - 1]
-    }
-}
 
 /// The bounds of one search.
 #[derive(Debug, Clone)]
@@ -199,137 +110,6 @@ impl Registers {
 
     fn is(&self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
-    }
-
-    fn record_of(&self, number: Number, term: Term) -> FenceRecord {
-        let tenure = self.tenures[usize::from(term)];
-        FenceRecord {
-            version: Version::new(u64::from(number)),
-            holder: tenure.holder.to_owned(),
-            lease: Some(self.identity(term)),
-            publisher: "operator".to_owned(),
-            published_at: jiff::Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    fn identity(&self, term: Term) -> LeaseIdentity {
-        let tenure = self.tenures[usize::from(term)];
-        LeaseIdentity {
-            namespace: "streaming".to_owned(),
-            name: "leader".to_owned(),
-            uid: tenure.uid.to_owned(),
-            transitions: tenure.transitions,
-        }
-    }
-
-    /// What the rule of the operator says for a Lease and a reading.
-    fn decide(&self, term: Term, highest: Number, seen: Number, record: RecordSeen) -> FenceDecision {
-        let reading = Reading { fence: Version::new(u64::from(highest)), ..Reading::default() };
-        let remembered = Reading { fence: Version::new(u64::from(seen)), ..Reading::default() };
-        let lost = reading.check(&remembered).err().filter(|_| !self.is(Mutation::LostIsZero));
-        let fence = FenceSeen { highest: reading.fence, record, lost };
-        let from = match self.mode {
-            Mode::Assigned => VersionFrom::Assigned,
-            Mode::LeaseTransitions | Mode::Floor => VersionFrom::LeaseTransitions,
-        };
-        decide(LeaseSeen::Found(&self.leases[usize::from(term)]), from, Numbering::Plain, &fence, Duration::ZERO)
-    }
-
-    fn advance(&self, state: &mut State, index: usize) {
-        let Publisher { step, seen, .. } = state.publishers[index];
-        let early_lease = self.mode == Mode::LeaseTransitions || self.is(Mutation::AssignedWithoutSecondGet);
-        let next = match step {
-            Step::Idle if self.mode == Mode::Floor => Step::SawLease(index as Term),
-            Step::Idle if early_lease => Step::SawLease(state.lease),
-            Step::Idle => self.listed(state, index, None),
-            Step::SawLease(term) => self.listed(state, index, Some(term)),
-            Step::Listed { highest, term } => {
-                let record = highest.checked_sub(1).and_then(|_| state.record(highest));
-                // Listed, and trimmed or lost since: begin again.
-                if highest > 0 && record.is_none() { Step::Idle } else { Step::ReadRecord { highest, record, term } }
-            }
-            Step::ReadRecord { highest, record, term } => {
-                let term = term.unwrap_or(state.lease);
-                let record = record.map_or(RecordSeen::Unread, |of| RecordSeen::Read(self.record_of(highest, of)));
-                match self.decide(term, highest, seen, record) {
-                    FenceDecision::Publish(decided) => Step::Creating { number: decided.version.get() as Number, term },
-                    FenceDecision::Current(_) => Self::report(state, index, highest, term),
-                    _ => Step::Idle,
-                }
-            }
-            Step::Compare { number, term } => match state.record(number) {
-                Some(of) if self.is_of(number, of, term) => Self::report(state, index, number, term),
-                // A conflict; or nothing to read back, because it was trimmed since: begin again.
-                _ => Step::Idle,
-            },
-            Step::Trimming { highest } => {
-                let stays = if self.is(Mutation::TrimHighest) { 0 } else { highest };
-                for number in 1..=highest {
-                    if number != stays {
-                        state.records[usize::from(number) - 1] = None;
-                    }
-                }
-                Step::Idle
-            }
-            Step::Creating { .. } => step,
-        };
-        state.publishers[index].step = next;
-    }
-
-    fn is_of(&self, number: Number, of: Term, term: Term) -> bool {
-        let holder = self.tenures[usize::from(term)].holder;
-        self.mode == Mode::Floor || self.record_of(number, of).is_of(holder, Some(&self.identity(term)))
-    }
-
-    fn listed(&self, state: &mut State, index: usize, term: Option<Term>) -> Step {
-        let highest = state.highest();
-        let seen = state.publishers[index].seen;
-        state.publishers[index].seen = seen.max(highest);
-        let reading = |value: Number| Reading { floor: Epoch::new(u64::from(value)), ..Reading::default() };
-        if reading(highest).check(&reading(seen)).is_err() && !self.is(Mutation::LostIsZero) {
-            return Step::Idle;
-        }
-        if self.is(Mutation::LostIsZero) {
-            state.publishers[index].seen = highest;
-        }
-        match (self.mode, term) {
-            (Mode::Floor, Some(term)) if highest > term => Self::report(state, index, highest, term),
-            (Mode::Floor, Some(term)) => Step::Creating { number: term + 1, term },
-            (Mode::LeaseTransitions, Some(term)) => {
-                let number = self.tenures[usize::from(term)].transitions.unsigned_abs() as Number + 1;
-                match fence_step(Version::new(u64::from(number)), Version::new(u64::from(highest))) {
-                    FenceStep::Superseded { .. } => Step::Idle,
-                    FenceStep::Compare if self.is(Mutation::HighestIsDone) => Self::report(state, index, number, term),
-                    FenceStep::Compare => Step::Compare { number, term },
-                    FenceStep::Create => Step::Creating { number, term },
-                }
-            }
-            _ => Step::Listed { highest, term },
-        }
-    }
-
-    /// The caller is told that `number` stands for `term`; it trims next.
-    fn report(state: &mut State, index: usize, number: Number, term: Term) -> Step {
-        if number >= state.highest() {
-            state.told[usize::from(number) - 1] |= 1 << term;
-        }
-        state.publishers[index].seen = state.publishers[index].seen.max(number);
-        Step::Trimming { highest: state.highest() }
-    }
-
-    fn create(&self, state: &mut State, index: usize, number: Number, term: Term) -> Step {
-        let stands = state.record(number);
-        if stands.is_none() {
-            state.records[usize::from(number) - 1] = Some(term);
-            state.ever = state.ever.max(number);
-        }
-        let seen = &mut state.publishers[index].seen;
-        *seen = (*seen).max(number);
-        if stands.is_none() || self.is(Mutation::AlreadyExistsAsSuccess) || self.mode == Mode::Floor {
-            Self::report(state, index, number, term)
-        } else {
-            Step::Compare { number, term }
-        }
     }
 }
 
@@ -435,7 +215,14 @@ impl Model for Registers {
                 let highest = usize::from(state.highest());
                 state.told.iter().zip(&state.records).take(highest).any(|(told, record)| *told != 0 && record.is_none())
             }),
+            Property::sometimes("a create that nobody waits for lands below the highest", |_, state: &State| {
+                let mut strays = state.publishers.iter().filter_map(|publisher| publisher.stray);
+                strays.any(|(number, _)| number < state.highest() && state.record(number).is_none())
+            }),
         ];
+        if self.loss {
+            properties.push(Property::sometimes("a publisher refuses what people lost", Self::refuses_loss));
+        }
         if self.mode != Mode::Floor {
             properties.push(Property::always(ONE_HOLDER, |model: &Self, state: &State| {
                 // Two terms of one Lease with the same holder are the same to whoever compares, but have numbers of their own.

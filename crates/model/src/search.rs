@@ -16,8 +16,10 @@ pub trait Words: Model {
 /// What a search of all states found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// How many different states there are.
+    /// How many different states were reached.
     pub states: usize,
+    /// Whether no state was left of which a step could still be taken. A search that stops at a broken promise is not complete.
+    pub complete: bool,
     /// How many steps the longest way has that was taken.
     pub depth: usize,
     /// How long it took.
@@ -84,7 +86,9 @@ fn found<M: Searchable>(model: &M, checker: impl Checker<M>) -> Found {
             _ => {}
         }
     }
-    Found { states: checker.unique_state_count(), depth: checker.max_depth(), took: started.elapsed(), broken, never }
+    let complete = checker.is_done() && broken.is_empty();
+    let (states, depth, took) = (checker.unique_state_count(), checker.max_depth(), started.elapsed());
+    Found { states, complete, depth, took, broken, never }
 }
 
 fn in_words<M: Searchable>(model: &M, path: &Path<M::State, M::Action>) -> String {

@@ -120,7 +120,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn seal_lands(&self, state: &mut State, index: usize, slot: Slot) {
+    pub(super) fn seal_lands(&self, state: &mut State, index: usize, slot: Slot, is_heard: bool) {
         let seal = &mut state.seals[usize::from(slot)];
         let stands = *seal;
         if stands == 0 {
@@ -131,14 +131,20 @@ impl Pipeline {
                 state.late &= !bit(slot);
             }
         }
-        if state.leaders[index].phase != Phase::Sealing || state.leaders[index].slot != slot {
+        if !is_heard || state.leaders[index].phase != Phase::Sealing || state.leaders[index].slot != slot {
             return;
         }
         if stands == 0 || self.is(Mutation::SealAlreadyExistsAsSuccess) {
             self.sealed(state, index);
         } else {
-            self.compare(state, index, stands);
+            state.leaders[index].phase = Phase::Compare { refused: true };
         }
+    }
+
+    fn send_seal(state: &mut State, index: usize) {
+        let leader = &mut state.leaders[index];
+        leader.seals |= bit(leader.slot);
+        leader.phase = Phase::Sealing;
     }
 
     fn compare(&self, state: &mut State, index: usize, stands: Writer) {
@@ -238,15 +244,18 @@ impl Pipeline {
             },
             Phase::Exists => match state.seals[usize::from(slot)] {
                 0 => state.leaders[index].phase = Phase::List,
+                _ => state.leaders[index].phase = Phase::Compare { refused: false },
+            },
+            Phase::Compare { refused } => match state.seals[usize::from(slot)] {
+                0 if refused => Self::send_seal(state, index),
+                0 => state.leaders[index].phase = Phase::List,
                 stands => self.compare(state, index, stands),
             },
             Phase::List => {
                 let there = state.partials[usize::from(slot)].iter().all(|writer| *writer != 0);
-                let leader = &mut state.leaders[index];
                 if there {
-                    leader.seals |= bit(slot);
-                    leader.phase = Phase::Sealing;
-                } else if leader.partials.iter().any(|partials| partials & bit(slot) != 0) {
+                    Self::send_seal(state, index);
+                } else if state.leaders[index].awaits(slot) {
                     // `Ok(false)`: asked again while some of them are on their way.
                     self.begin_commit(state, index);
                 } else {

@@ -40,8 +40,11 @@ pub(crate) enum Phase {
     Writing { written: Mask },
     /// A commit: the first guard read.
     Guard,
-    /// A commit: whether `_COMMIT` exists, and whose it is.
+    /// A commit: whether `_COMMIT` exists.
     Exists,
+    /// A commit: GET of the `_COMMIT` that is there. Where it is gone by then, the create is sent again if one was `refused`; otherwise
+    /// the commit goes on as if none had been there.
+    Compare { refused: bool },
     /// A commit: LIST of the epoch.
     List,
     /// A commit: the create of `_COMMIT` is under way.
@@ -69,6 +72,13 @@ pub(crate) struct Leader {
     pub(crate) seals: Mask,
     /// A second copy of the PUT of a seal, sent because no answer came.
     pub(crate) resent: Option<Slot>,
+}
+
+impl Leader {
+    /// Whether a PUT of a partial of `slot` may still land.
+    pub(crate) fn awaits(&self, slot: Slot) -> bool {
+        self.partials.iter().any(|partials| partials & bit(slot) != 0)
+    }
 }
 
 /// What a pruner does next.

@@ -59,6 +59,10 @@ impl Pipeline {
                 0 => format!("commits {}: it has no seal yet", self.of(slot)),
                 writer => format!("commits {}: it has the seal of leader {writer}", self.of(slot)),
             },
+            Phase::Compare { .. } => match before.seals[usize::from(slot)] {
+                0 => format!("commits {}: the seal is gone when it is read", self.of(slot)),
+                writer => format!("commits {}: reads the seal of leader {writer}", self.of(slot)),
+            },
             Phase::List => {
                 let there = before.partials[usize::from(slot)].iter().filter(|writer| **writer != 0).count();
                 format!("commits {}: LIST shows {there} of {VNODES} partials", self.of(slot))

@@ -60,15 +60,20 @@ pub(crate) fn two_sparse(row: Row) -> Pipeline {
     pipeline.choice(2)
 }
 
-/// Searches everything, and requires that nothing breaks and that nothing is empty.
+/// No model that is worth a search has fewer states.
+const FEWEST: usize = 1_000;
+
+/// Searches everything, and requires that it was everything, that nothing breaks and that nothing is empty.
 #[track_caller]
 pub(crate) fn holds<M: Searchable>(what: &str, model: &M) {
-    let Found { states, depth, took, broken, never } = search::all(model);
+    let Found { states, complete, depth, took, broken, never } = search::all(model);
     println!("{what}: {states} states, up to {depth} steps, {:.1} s", took.as_secs_f64());
     for (promise, way) in &broken {
         println!("BROKEN: {promise}\n{way}");
     }
     assert!(broken.is_empty(), "{what}: see the way above");
+    assert!(complete, "{what}: {states} states, and the search was not over");
+    assert!(states >= FEWEST, "{what}: {states} states are too few to be a search of anything");
     assert!(never.is_empty(), "{what}: never happens, so the promises say nothing: {never:?}");
 }
 
