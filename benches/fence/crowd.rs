@@ -14,11 +14,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, interval_at, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::figures::Figures;
-use crate::stage::{APART, Contender, Stage};
+use crate::stage::{Contender, Stage, turns};
 use crate::support::lease::now;
 
 /// How many are created at the same time.
@@ -96,8 +96,7 @@ pub(crate) struct Renewing {
 impl Crowd {
     /// What one GET of a Lease takes the API server. The operator asks it so before it publishes.
     pub(crate) async fn get(&self, count: usize) -> Result<Figures> {
-        let mut turns = interval(APART);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = turns();
         let mut measured = Vec::new();
         for leader in self.leaders.iter().cycle().take(count) {
             turns.tick().await;

@@ -14,7 +14,7 @@ use epochwarden_testkit::proxy::{Journal, Proxy};
 use epochwarden_testkit::s3server::S3Server;
 use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::LATENCY;
 use crate::figures::{Figures, Since};
@@ -31,7 +31,14 @@ const DEADLINE: Duration = Duration::from_mins(10);
 pub(crate) const NICE: i32 = 10;
 
 /// How long after one change the next one begins, at least.
-pub(crate) const APART: Duration = Duration::from_millis(200);
+const APART: Duration = Duration::from_millis(200);
+
+/// What is measured one after another begins with these: at once, and then [`APART`] at least.
+pub(crate) fn turns() -> Interval {
+    let mut turns = interval(APART);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turns
+}
 
 pub(crate) struct Stage {
     pub(crate) cluster: &'static Cluster,
@@ -158,8 +165,7 @@ impl Stage {
     /// The operator is asked for its own times only when each leader has changed once: among many policies a scrape is work.
     pub(crate) async fn changes(&self, operator: &Operator, contenders: &[Contender], count: usize) -> Result<Since> {
         let mut measured = Vec::new();
-        let mut turns = interval(APART);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = turns();
         while measured.len() < count {
             let round = &contenders[..contenders.len().min(count - measured.len())];
             ensure!(!round.is_empty(), "nobody leads");

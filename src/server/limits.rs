@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
@@ -24,13 +25,15 @@ pub struct BucketShare {
     limits: BucketLimits,
     bucket: String,
     policy: PolicyName,
+    /// What it was last set to; 0 before that.
+    last: AtomicU64,
 }
 
 impl BucketLimits {
     /// The part of a policy's prune, which counts as soon as it is set.
     #[must_use]
     pub fn share(&self, bucket: &str, policy: PolicyName) -> BucketShare {
-        BucketShare { limits: self.clone(), bucket: bucket.to_owned(), policy }
+        BucketShare { limits: self.clone(), bucket: bucket.to_owned(), policy, last: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<PolicyName, u64>>> {
@@ -39,8 +42,11 @@ impl BucketLimits {
 }
 
 impl BucketShare {
-    /// How many keys per second the prune may delete now.
+    /// How many keys per second the prune may delete now, at least one. It is told with every object deleted, and nearly always as before.
     pub fn set(&self, keys_per_second: u64) {
+        if self.last.swap(keys_per_second, Ordering::Relaxed) == keys_per_second {
+            return;
+        }
         let mut buckets = self.limits.lock();
         buckets.entry(self.bucket.clone()).or_default().insert(self.policy.clone(), keys_per_second);
     }

@@ -268,11 +268,9 @@ impl Root {
     #[must_use]
     pub fn bucket(&self) -> &str {
         let url = self.url();
-        let bucket = match url.split_once("://") {
-            Some((_, rest)) if !rest.starts_with('/') => rest.find('/').map(|end| url.len() - rest.len() + end),
-            _ => None,
-        };
-        bucket.and_then(|end| url.get(..end)).unwrap_or(url)
+        let Some((scheme, rest)) = url.split_once("://") else { return url };
+        let name = rest.split('/').next().unwrap_or_default();
+        if name.is_empty() { url } else { url.get(..scheme.len() + "://".len() + name.len()).unwrap_or(url) }
     }
 
     /// The kind of store: `s3`, `gs`, `az`, `file`; `other` for a client that the caller made.

@@ -114,8 +114,17 @@ impl Bench {
     }
 
     async fn prune_by(&self, approval: Approval, permission: &dyn Permission) -> Result<PruneReport, PruneError> {
+        self.prune_telling(approval, permission, &|_| ()).await
+    }
+
+    async fn prune_telling(
+        &self,
+        approval: Approval,
+        permission: &dyn Permission,
+        progress: OnProgress<'_>,
+    ) -> Result<PruneReport, PruneError> {
         let clock: Arc<dyn Clock> = Arc::new(LongAgo);
-        run(&self.root(), &self.rules, &self.identity, approval, permission, &clock, &self.cancel, &|_| ()).await
+        run(&self.root(), &self.rules, &self.identity, approval, permission, &clock, &self.cancel, progress).await
     }
 
     async fn plan(&self) -> Plan {

@@ -269,11 +269,9 @@ async fn a_run_reports_exactly_the_requests_that_it_made() {
 async fn progress_rises_by_objects_to_the_whole() {
     let mut bench = Bench::sealed(1..=4).await;
     let seen = std::sync::Mutex::new(Vec::new());
-    let clock: Arc<dyn Clock> = Arc::new(LongAgo);
     let note = |progress| seen.lock().unwrap().push(progress);
     bench.rules.max_keys_per_second = Some(1_000);
-    let Bench { rules, identity, cancel, .. } = &bench;
-    run(&bench.root(), rules, identity, Approval::Automatic, &Always, &clock, cancel, &note).await.unwrap();
+    bench.prune_telling(Approval::Automatic, &Always, &note).await.unwrap();
     let seen = seen.into_inner().unwrap();
     assert!(seen.contains(&PruneProgress::Listing { objects: 13 }), "{seen:?}");
     let keys_per_second = Some(1_000);

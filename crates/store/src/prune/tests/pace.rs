@@ -126,10 +126,7 @@ async fn a_store_that_says_slow_down_is_asked_for_less() {
             told.lock().unwrap().push(keys_per_second.unwrap());
         }
     };
-    let clock: Arc<dyn Clock> = Arc::new(LongAgo);
-    let Bench { rules, identity, cancel, .. } = &bench;
-    let report =
-        run(&bench.root(), rules, identity, Approval::Automatic, &Always, &clock, cancel, &note).await.unwrap();
+    let report = bench.prune_telling(Approval::Automatic, &Always, &note).await.unwrap();
     let mut told = told.into_inner().unwrap();
     told.dedup();
     // The answers of the first second came with the one that asked for less.
