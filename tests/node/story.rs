@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use epochwarden_store::{Clock as _, SystemClock};
 use epochwarden_testkit::node::isolated;
 use epochwarden_testkit::{s3server::S3Server, wait::until};
 use serde_json::Value;
@@ -69,10 +70,10 @@ async fn story(scene: &Scene, server: &mut S3Server) -> Result<()> {
 
 /// Waits for a prune that deletes and for an audit that finds nothing, both begun from now on, and asked for by nobody.
 async fn scheduled_runs_succeed(scene: &Scene) -> Result<()> {
-    let before = scene.status().await?;
+    let now = SystemClock.now();
     let ran = |status: &Value| {
-        let is_new =
-            |run: &str| !status[run]["startedAt"].is_null() && status[run]["startedAt"] != before[run]["startedAt"];
+        let started = |run: &str| status[run]["startedAt"].as_str()?.parse::<jiff::Timestamp>().ok();
+        let is_new = |run: &str| started(run).is_some_and(|started| started > now);
         let pruned = is_new("prune") && status["prune"]["phase"] == "Succeeded";
         let deleted = status["prune"]["epochs"].as_u64().is_some_and(|epochs| epochs > 0);
         let audited = is_new("audit") && status["audit"]["verdict"] == "Clean";
@@ -80,6 +81,7 @@ async fn scheduled_runs_succeed(scene: &Scene) -> Result<()> {
         (pruned && deleted && audited && healthy).then(|| status.clone())
     };
     let status = scene.until_status("a prune and an audit on schedule", ran).await?;
+    println!("the prune on schedule: {}", status["prune"]);
     ensure!(status["lastRunRequest"].is_null(), "somebody asked for a run: {}", status["lastRunRequest"]);
     Ok(())
 }
