@@ -122,6 +122,13 @@ if [[ ${1-} == e2e ]]; then
   tools/build.sh --extra helm || fail 1 "building helm"
   check Lints cargo clippy ${locked[@]+"${locked[@]}"} --test node -- -D warnings
   check "The example pipeline" cargo build ${locked[@]+"${locked[@]}"} --workspace --bins --examples
+  printf '\nThe image: a release build (several minutes the first time)\n'
+  if ! tools/image.sh; then
+    fail 1 "building the image"
+    finish
+  fi
+  # What is released is what is installed.
+  export EPOCHWARDEN_IMAGE=$PWD/dist/epochwarden-image.tar
   printf '\nOn a real node: building and running, one after the other\n'
   run_tests --test node -- --test-threads=1 --show-output
   finish

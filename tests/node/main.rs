@@ -8,6 +8,11 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod kept;
 mod pipeline;
 mod pods;
 mod release;
+mod scene;
+mod story;
+mod tenant;
+mod told;

@@ -11,8 +11,10 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_mins(3);
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/epochwarden");
-const REFERENCE: &str = "localhost/epochwarden:dev";
-const NAMESPACE: &str = "guard";
+pub(crate) const REFERENCE: &str = "localhost/epochwarden:dev";
+const RELEASE: &str = "epochwarden";
+const SETTINGS: &str = "image.tag=dev,image.pullPolicy=Never,allow.endpoints={10.77.0.2}";
+pub(crate) const NAMESPACE: &str = "guard";
 
 #[test]
 fn two_operators_are_ready_under_the_restricted_profile_and_the_second_takes_over_from_a_leader_that_is_killed()
@@ -43,7 +45,7 @@ fn two_operators_are_ready_under_the_restricted_profile_and_the_second_takes_ove
             let whole = async || (node.told(&ready, "").await.ok()? == "2").then_some(());
             until("there are two again", SOON, whole).await?;
 
-            helm(&node, &["uninstall", "epochwarden", "--wait", "--timeout", "3m"]).await?;
+            uninstall(&node).await?;
             let crd = ["get", "crd", "stateepochpolicies.epochwarden.io"];
             node.told(&crd, "").await.context("the policies' resource went with the release")?;
             Ok(())
@@ -57,8 +59,7 @@ pub(crate) fn namespace() -> String {
 }
 
 pub(crate) async fn install(node: &Node) -> Result<()> {
-    let set = "image.tag=dev,image.pullPolicy=Never,allow.endpoints={10.77.0.2}";
-    let installed = helm(node, &["install", "epochwarden", CHART, "--set", set, "--wait", "--timeout", "3m"]).await;
+    let installed = helm(node, &["install", RELEASE, CHART, "--set", SETTINGS, "--wait", "--timeout", "3m"]).await;
     if let Err(error) = installed {
         let described = node.told(&["--namespace", NAMESPACE, "describe", "pods"], "").await?;
         let logs = ["--namespace", NAMESPACE, "logs", "--selector", "app.kubernetes.io/name=epochwarden"];
@@ -68,8 +69,23 @@ pub(crate) async fn install(node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// Installs the chart over what is installed, with these settings beside those of before.
+pub(crate) async fn upgrade(node: &Node, settings: &str) -> Result<()> {
+    let set = ["--set", SETTINGS, "--set", settings];
+    helm(node, &[&["upgrade", RELEASE, CHART, "--wait", "--timeout", "3m"], &set[..]].concat()).await.map(drop)
+}
+
+/// Goes back to what was installed at first.
+pub(crate) async fn roll_back(node: &Node) -> Result<()> {
+    helm(node, &["rollback", RELEASE, "1", "--wait", "--timeout", "3m"]).await.map(drop)
+}
+
+pub(crate) async fn uninstall(node: &Node) -> Result<()> {
+    helm(node, &["uninstall", RELEASE, "--wait", "--timeout", "3m"]).await.map(drop)
+}
+
 /// The pod that holds the Lease of the operators.
-async fn leader(node: &Node) -> Option<String> {
+pub(crate) async fn leader(node: &Node) -> Option<String> {
     let holder = ["--namespace", NAMESPACE, "get", "lease", "epochwarden", "-o", "jsonpath={.spec.holderIdentity}"];
     let holder = node.told(&holder, "").await.ok()?;
     let names = ["--namespace", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].metadata.name}"];
@@ -78,7 +94,7 @@ async fn leader(node: &Node) -> Option<String> {
     names.split(' ').find(|name| !name.is_empty() && holder.starts_with(name)).map(str::to_owned)
 }
 
-async fn helm(node: &Node, args: &[&str]) -> Result<String> {
+pub(crate) async fn helm(node: &Node, args: &[&str]) -> Result<String> {
     let mut command = Command::new(tools::extra("helm")?);
     command.args(args).args(["--namespace", NAMESPACE]).arg("--kubeconfig").arg(node.kubeconfig());
     command.env("HOME", node.folder());
@@ -90,8 +106,10 @@ async fn helm(node: &Node, args: &[&str]) -> Result<String> {
 /// The archive that `EPOCHWARDEN_IMAGE` names; without it an image of the binary that was built with this test, and of its libraries.
 pub(crate) fn operator_image(node: &Node) -> Result<PathBuf> {
     if let Some(archive) = std::env::var_os("EPOCHWARDEN_IMAGE") {
+        println!("The operator's image is {}.", archive.display());
         return Ok(archive.into());
     }
+    println!("EPOCHWARDEN_IMAGE names no archive: the operator's image is made of the debug build.");
     image_of(node, REFERENCE, Path::new(env!("CARGO_BIN_EXE_epochwarden")))
 }
 

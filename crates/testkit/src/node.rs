@@ -32,6 +32,9 @@ const READY: Duration = Duration::from_mins(3);
 /// The reference of the image in which a pod's namespaces are held.
 const PAUSE: &str = "localhost/pause:dev";
 
+/// Where the kubelet keeps what pods write.
+const LOGS: &str = "/var/log/pods";
+
 /// What holds them: a program that does nothing.
 const PAUSE_SOURCE: &str = "fn main() { loop { std::thread::park(); } }";
 
@@ -110,6 +113,41 @@ impl Node {
         tools::output(Command::new(&self.ctr).args(import).arg(archive)).context("importing an image").map(drop)
     }
 
+    /// Gives an image that the node knows another name as well.
+    pub fn tag(&self, image: &str, name: &str) -> anyhow::Result<()> {
+        let tag = ["--namespace", "k8s.io", "images", "tag", image, name];
+        tools::output(Command::new(&self.ctr).args(tag)).context("naming an image").map(drop)
+    }
+
+    /// What the pods of a namespace have written so far, one file for each start of a container. A file goes with its pod; who has opened
+    /// it before reads it to its end all the same. Lines begin with the time, the stream and a tag.
+    pub fn logs(&self, namespace: &str) -> anyhow::Result<Vec<PathBuf>> {
+        let pods = entries(Path::new(LOGS))?.into_iter().filter(|pod| {
+            pod.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(&format!("{namespace}_")))
+        });
+        let mut files = Vec::new();
+        for container in pods.map(|pod| entries(&pod)).collect::<anyhow::Result<Vec<_>>>()?.concat() {
+            files.extend(entries(&container)?);
+        }
+        Ok(files)
+    }
+
+    /// Kills what runs in a pod, as a machine that dies does: no signal before, no farewell; and waits until it has gone. The process is
+    /// known by the variable `POD_NAME` in its environment. In the namespaces of [`isolated`] there are no processes but the test's own.
+    pub async fn kill_pod(&self, name: &str) -> anyhow::Result<()> {
+        let variable = format!("POD_NAME={name}");
+        let is_it = |process: &Path| {
+            let variables = fs::read(process.join("environ")).unwrap_or_default();
+            variables.split(|byte| *byte == 0).any(|of| of == variable.as_bytes())
+        };
+        let found = entries(Path::new("/proc"))?.into_iter().find(|process| is_it(process));
+        let found = found.with_context(|| format!("no process has {variable}"))?;
+        let id = found.file_name().and_then(OsStr::to_str).context("a process has no number")?;
+        tools::output(Command::new("sh").args(["-c", r#"kill -s KILL "$0""#, id]))?;
+        // One that has ended has no environment, also where it was not waited for yet.
+        wait::until("the process has gone", READY, async || (!is_it(&found)).then_some(())).await
+    }
+
     /// Runs kubectl as the administrator, with `input` on its standard input. That it ran is no promise that it succeeded: see
     /// [`Output::status`].
     pub async fn kubectl<A: AsRef<OsStr>>(&self, args: &[A], input: &str) -> anyhow::Result<Output> {
@@ -158,6 +196,15 @@ impl Node {
             .then_some(())
         };
         wait::until("the node is Ready", READY, ready).await.with_context(|| self.evidence())
+    }
+}
+
+/// What is in a folder; nothing where it has gone.
+fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", folder.display())),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::tls;
 pub use rules::{Answer, Hits, Journal, Passage, RuleBuilder};
 use serve::{Shared, Upstream};
 
-/// A proxy on a free port of 127.0.0.1. It runs on a thread of its own, so that a test which blocks does not block it, and ends
+/// A proxy on a free port, of 127.0.0.1 unless asked otherwise. It runs on a thread of its own, so that a test which blocks does not block it, and ends
 /// with this value, connections and all.
 ///
 /// More than 1,024 connections at once wait until others end.
@@ -51,16 +51,22 @@ impl fmt::Debug for Proxy {
 impl Proxy {
     /// In front of `http://127.0.0.1:PORT`.
     pub fn to(upstream: &str) -> anyhow::Result<Self> {
-        Self::start(Upstream { address: address(upstream, "http://")?, tls: None })
+        Self::at(Ipv4Addr::LOCALHOST, upstream)
+    }
+
+    /// The same at another address of this machine, for who is in another network namespace.
+    pub fn at(listening: Ipv4Addr, upstream: &str) -> anyhow::Result<Self> {
+        Self::start(listening, Upstream { address: address(upstream, "http://")?, tls: None })
     }
 
     /// In front of `https://127.0.0.1:PORT`, for which one of the certificates in `ca_pem` vouches. The proxy itself speaks plain HTTP.
     pub fn to_tls(upstream: &str, ca_pem: &str) -> anyhow::Result<Self> {
-        Self::start(Upstream { address: address(upstream, "https://")?, tls: Some(tls::trusting(ca_pem)?) })
+        let upstream = Upstream { address: address(upstream, "https://")?, tls: Some(tls::trusting(ca_pem)?) };
+        Self::start(Ipv4Addr::LOCALHOST, upstream)
     }
 
-    fn start(upstream: Upstream) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("a port for a proxy")?;
+    fn start(listening: Ipv4Addr, upstream: Upstream) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((listening, 0)).context("a port for a proxy")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(upstream));
@@ -73,7 +79,7 @@ impl Proxy {
         Ok(Self { shared, address, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Its address: `http://127.0.0.1:PORT`.
+    /// Its address: `http://ADDRESS:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

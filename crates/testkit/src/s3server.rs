@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::{ports, tls, tools, watchdog};
 
 const READY: Duration = Duration::from_mins(1);
 
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+
 /// versitygw on a free port of 127.0.0.1: path-style requests, plain HTTP unless asked for TLS, region `us-east-1`, one user who may do
 /// everything.
 /// Conditional writes are exact: of many racing creates of a key one wins and the others are refused.
@@ -30,9 +33,20 @@ pub struct S3Server {
     folder: TempDir,
     address: Ipv4Addr,
     port: u16,
-    access_key: String,
-    secret_key: String,
+    keys: Keys,
     authority: Option<String>,
+}
+
+/// What the one user has.
+struct Keys {
+    access: String,
+    secret: String,
+}
+
+impl Keys {
+    fn random() -> anyhow::Result<Self> {
+        Ok(Self { access: tools::random_hex()?, secret: tools::random_hex()? })
+    }
 }
 
 impl fmt::Debug for S3Server {
@@ -70,33 +84,21 @@ impl S3Server {
     async fn start_once(secure: bool, address: Ipv4Addr) -> anyhow::Result<Self> {
         let folder = watchdog::temp_dir()?;
         let port = ports::free()?;
-        let (access_key, secret_key) = (tools::random_hex()?, tools::random_hex()?);
-        // Only the server that was started here answers on a path that nobody else knows.
-        let health = format!("/health-{}", tools::random_hex()?);
-        let buckets = folder.path().join("buckets");
-        fs::create_dir(&buckets)?;
-        let mut command = Command::new(tools::binary("versitygw")?);
-        command
-            .args(["--port", &format!("{address}:{port}"), "--region", "us-east-1", "--health", &health])
-            .args(["--keep-alive", "--quiet"])
-            .env("ROOT_ACCESS_KEY_ID", &access_key)
-            .env("ROOT_SECRET_ACCESS_KEY", &secret_key);
-        let mut authority = None;
-        if secure {
-            let certified = tls::certify()?;
-            for (flag, file, pem) in [("--cert", "tls.crt", certified.certificate), ("--key", "tls.key", certified.key)]
-            {
-                let path = folder.path().join(file);
-                fs::write(&path, pem)?;
-                command.arg(flag).arg(path);
-            }
-            authority = Some(certified.authority);
-        }
-        command.arg("posix").arg(&buckets);
-        let mut server = Process::spawn("versitygw", &mut command, &folder.path().join("versitygw.log"))?;
-        let ready = async || answers(address, port, &health, authority.as_deref()).await.unwrap_or(false);
-        server.wait_ready(READY, ready).await?;
-        Ok(Self { server, folder, address, port, access_key, secret_key, authority })
+        fs::create_dir(folder.path().join("buckets"))?;
+        let authority = if secure { Some(write_certificate(folder.path())?) } else { None };
+        let keys = Keys::random()?;
+        let server = launch(folder.path(), (address, port), &keys, authority.as_deref()).await?;
+        Ok(Self { server, folder, address, port, keys, authority })
+    }
+
+    /// Starts it anew with other keys, at the same address and with the same buckets. Whoever comes with the old keys is refused from now
+    /// on.
+    pub async fn change_keys(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.keys = Keys::random()?;
+        let at = (self.address, self.port);
+        self.server = launch(self.folder.path(), at, &self.keys, self.authority.as_deref()).await?;
+        Ok(())
     }
 
     /// The server's address.
@@ -115,13 +117,13 @@ impl S3Server {
     /// The access key id of the one user.
     #[must_use]
     pub fn access_key(&self) -> &str {
-        &self.access_key
+        &self.keys.access
     }
 
     /// The secret access key of the one user.
     #[must_use]
     pub fn secret_key(&self) -> &str {
-        &self.secret_key
+        &self.keys.secret
     }
 
     /// What a client needs beside the bucket, as the option names of `object_store`.
@@ -130,8 +132,8 @@ impl S3Server {
         [
             ("aws_endpoint", self.endpoint()),
             ("aws_region", "us-east-1".to_owned()),
-            ("aws_access_key_id", self.access_key.clone()),
-            ("aws_secret_access_key", self.secret_key.clone()),
+            ("aws_access_key_id", self.keys.access.clone()),
+            ("aws_secret_access_key", self.keys.secret.clone()),
             ("aws_allow_http", "true".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -155,6 +157,39 @@ impl S3Server {
     pub fn process_id(&self) -> u32 {
         self.server.id()
     }
+}
+
+/// Starts the program over the folder `buckets` in `folder`, and waits until it answers.
+async fn launch(
+    folder: &Path,
+    (address, port): (Ipv4Addr, u16),
+    keys: &Keys,
+    authority: Option<&str>,
+) -> anyhow::Result<Process> {
+    // Only the server that was started here answers on a path that nobody else knows.
+    let health = format!("/health-{}", tools::random_hex()?);
+    let mut command = Command::new(tools::binary("versitygw")?);
+    command
+        .args(["--port", &format!("{address}:{port}"), "--region", "us-east-1", "--health", &health])
+        .args(["--keep-alive", "--quiet"])
+        .env("ROOT_ACCESS_KEY_ID", &keys.access)
+        .env("ROOT_SECRET_ACCESS_KEY", &keys.secret);
+    if authority.is_some() {
+        command.arg("--cert").arg(folder.join(CERTIFICATE)).arg("--key").arg(folder.join(KEY));
+    }
+    command.arg("posix").arg(folder.join("buckets"));
+    let mut server = Process::spawn("versitygw", &mut command, &folder.join("versitygw.log"))?;
+    let ready = async || answers(address, port, &health, authority).await.unwrap_or(false);
+    server.wait_ready(READY, ready).await?;
+    Ok(server)
+}
+
+/// Writes a certificate and its key, and returns the authority that vouches for it.
+fn write_certificate(folder: &Path) -> anyhow::Result<String> {
+    let certified = tls::certify()?;
+    fs::write(folder.join(CERTIFICATE), certified.certificate)?;
+    fs::write(folder.join(KEY), certified.key)?;
+    Ok(certified.authority)
 }
 
 async fn answers(address: Ipv4Addr, port: u16, path: &str, authority: Option<&str>) -> anyhow::Result<bool> {
