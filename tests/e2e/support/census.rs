@@ -110,7 +110,7 @@ impl Crowd {
         let began = Instant::now();
         // The server may close the connection that was idle for so long in the moment in which it is used again.
         let all = (DeleteParams::default(), ListParams::default());
-        until("the policies to be deleted", SOON, async || self.api.delete_collection(&all.0, &all.1).await.ok())
+        until("the policies to be deleted", deadline, async || self.api.delete_collection(&all.0, &all.1).await.ok())
             .await?;
         until("every policy to be gone", deadline, async || {
             let all = self.api.list(&ListParams::default()).await.ok()?.items;
