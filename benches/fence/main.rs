@@ -79,7 +79,6 @@ async fn main() -> Result<()> {
             row("Lease change accepted to fence durable, one policy", &alone.accepted, bound);
         }
         if wanted("crowd") {
-            stage.cluster_gives_way()?;
             let (began, before) = (Instant::now(), stage::Effort::of(&operator)?);
             let crowd = crowd::gather(&stage, policies).await.with_context(|| operator.log())?;
             notes.push(format!("{policies} policies were Ready after {:.0} s", began.elapsed().as_secs_f64()));
@@ -88,18 +87,18 @@ async fn main() -> Result<()> {
             let quiet = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             row(&format!("the same among {policies} policies"), &quiet.accepted, bound);
 
-            let renewing = crowd.renew(RENEWAL);
+            let renewing = crowd.renew(&stage, RENEWAL)?;
             let before = stage::Effort::of(&operator)?;
             let beside = stage.changes(&operator, &crowd.leaders, CHANGES).await?;
             let spent = stage::Effort::of(&operator)?.since(&before);
             // Not at first, when every renewal opens a connection.
             let get = crowd.get(100).await?;
-            renewing.end().await?;
+            let renewals = renewing.end().await?;
             let renewed = format!("among {policies} policies, Leases renewed every {RENEWAL:?}");
             row(&format!("one GET of a Lease from the API server, {renewed}"), &get, None);
             row(&format!("Lease change accepted to fence durable, {renewed}"), &beside.accepted, bound);
             row(&format!("Lease event received to fence durable, {renewed}"), &beside.received, bound);
-            notes.push(format!("the operator {renewed}: {spent}"));
+            notes.push(format!("the operator {renewed}, {renewals:.0} renewals a second: {spent}"));
         }
     }
     if wanted("prune") {

@@ -10,7 +10,7 @@ use epochwarden_testkit::wait::until;
 use serde_json::json;
 
 use crate::figures::Since;
-use crate::stage::{Contender, NICE, Stage};
+use crate::stage::{Contender, Stage, nice};
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 
@@ -82,12 +82,10 @@ pub(crate) async fn measure(changes: usize) -> Result<Measured> {
     Ok(Measured { alone: Since::of(alone), beside: Since::of(beside), deleted, took })
 }
 
-/// A server that gives way to everything else, as far as the system knows that: a store takes no time of the operator's machine.
+/// A server that gives way to everything else: a store takes no time of the operator's machine.
 fn nice_server() -> Result<MemoryServer> {
     let started = std::thread::spawn(|| {
-        // What a thread starts is as nice as itself.
-        #[cfg(target_os = "linux")]
-        rustix::process::setpriority_process(None, NICE)?;
+        nice()?;
         MemoryServer::s3()
     });
     started.join().map_err(|_| anyhow!("the store could not be started"))?

@@ -14,6 +14,7 @@ use epochwarden_testkit::proxy::{Journal, Proxy};
 use epochwarden_testkit::s3server::S3Server;
 use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::LATENCY;
@@ -22,22 +23,46 @@ use crate::support::bucket::Bucket;
 use crate::support::lease::Leader;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
-use crate::support::{cluster, secret};
+use crate::support::{cluster, install, secret};
 
 /// How long anything may take that is not measured.
 const DEADLINE: Duration = Duration::from_mins(10);
 
 /// What has a machine of its own elsewhere is this nice here.
-pub(crate) const NICE: i32 = 10;
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 
 /// How long after one change the next one begins, at least.
 const APART: Duration = Duration::from_millis(200);
+
+/// An API server collects its garbage when it has as much memory as this, and not before. Elsewhere it has processors for that; here
+/// it would take them from the rest, every few seconds, and requests would wait meanwhile.
+const ROOM: [(&str, &str); 2] = [("GOGC", "off"), ("GOMEMLIMIT", "8GiB")];
+
+async fn roomy_cluster() -> Result<&'static Cluster> {
+    static ROOMY: OnceCell<Cluster> = OnceCell::const_new();
+    ROOMY
+        .get_or_try_init(async || {
+            let cluster = Cluster::start_with(&ROOM).await?;
+            install(&cluster).await?;
+            Ok(cluster)
+        })
+        .await
+}
 
 /// What is measured one after another begins with these: at once, and then [`APART`] at least.
 pub(crate) fn turns() -> Interval {
     let mut turns = interval(APART);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     turns
+}
+
+/// The calling thread, and what it starts from now on, gives way to everything else, as far as the system knows that.
+#[cfg_attr(not(target_os = "linux"), allow(clippy::unnecessary_wraps))]
+pub(crate) fn nice() -> Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::setpriority_process(None, NICE)?;
+    Ok(())
 }
 
 pub(crate) struct Stage {
@@ -57,9 +82,9 @@ pub(crate) struct Contender {
 }
 
 impl Stage {
-    /// On the S3 server, with something added to each request.
+    /// On the S3 server, with something added to each request, and an API server that has [`ROOM`].
     pub(crate) async fn on_s3(prefix: &str) -> Result<Self> {
-        let cluster = cluster().await?;
+        let cluster = roomy_cluster().await?;
         let namespace = cluster.namespace(prefix).await?;
         let server = S3Server::shared().await?;
         server.create_bucket(&namespace)?;
@@ -105,20 +130,6 @@ impl Stage {
     /// The operator, whose log says little: writing it is not what is measured.
     pub(crate) async fn operator(&self) -> Result<Operator> {
         Operator::start_with(self.cluster, &self.namespace, &[], &[("RUST_LOG", "warn")]).await
-    }
-
-    /// The API server and etcd give way to everything else, as far as the system knows that: elsewhere they have machines of their own.
-    #[cfg_attr(not(target_os = "linux"), allow(clippy::unnecessary_wraps, clippy::unused_self))]
-    pub(crate) fn cluster_gives_way(&self) -> Result<()> {
-        #[cfg(target_os = "linux")]
-        for process in self.cluster.process_ids() {
-            // Each thread is as nice as it was told to be, or as the one that started it.
-            for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
-                let thread: i32 = thread?.file_name().to_string_lossy().parse()?;
-                rustix::process::setpriority_process(rustix::process::Pid::from_raw(thread), NICE)?;
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn spec(&self, name: &str) -> Value {

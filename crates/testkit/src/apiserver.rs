@@ -38,6 +38,8 @@ pub struct Cluster {
     port: u16,
     admin_token: String,
     kubectl: PathBuf,
+    /// Variables of the API server's environment, beside those of this process.
+    environment: Vec<(String, String)>,
 }
 
 /// How a command ended, and what it said.
@@ -67,10 +69,15 @@ impl Cluster {
 
     /// Starts a cluster: etcd and the API server on free ports of 127.0.0.1, with their files in a temporary folder.
     pub async fn start() -> anyhow::Result<Self> {
-        ports::with_others_on_failure("a cluster", Self::start_once).await
+        Self::start_with(&[]).await
     }
 
-    async fn start_once() -> anyhow::Result<Self> {
+    /// The same, with variables in the environment of the API server.
+    pub async fn start_with(environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        ports::with_others_on_failure("a cluster", async || Self::start_once(environment).await).await
+    }
+
+    async fn start_once(environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let folder = watchdog::temp_dir()?;
         let (etcd, etcd_url) = start_etcd(folder.path()).await?;
         let admin_token = tools::random_hex()?;
@@ -86,6 +93,7 @@ impl Cluster {
             port: ports::free()?,
             admin_token,
             kubectl: tools::binary("kubectl")?,
+            environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
         };
         cluster.write_kubeconfig(&cluster.kubeconfig(), "admin", &cluster.admin_token)?;
         cluster.start_apiserver().await?;
@@ -205,7 +213,8 @@ impl Cluster {
             .arg(format!("--token-auth-file={}", folder.join("tokens.csv").display()))
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg(format!("--service-account-key-file={}", folder.join("accounts.key").display()))
-            .arg(format!("--service-account-signing-key-file={}", folder.join("accounts.key").display()));
+            .arg(format!("--service-account-signing-key-file={}", folder.join("accounts.key").display()))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut apiserver = Process::spawn("kube-apiserver", &mut command, &folder.join("kube-apiserver.log"))?;
         apiserver
             .wait_ready(READY, async || {
