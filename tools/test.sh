@@ -129,6 +129,8 @@ if [[ ${1-} == e2e ]]; then
   fi
   # What is released is what is installed.
   export EPOCHWARDEN_IMAGE=$PWD/dist/epochwarden-image.tar
+  printf '\nIn the files of the image: names, certificates, TLS\n'
+  run_tests --test e2e -- image:: --nocapture
   printf '\nOn a real node: building and running, one after the other\n'
   run_tests --test node -- --test-threads=1 --show-output
   finish

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use epochwarden_testkit::s3server::S3Server;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
 
@@ -52,14 +52,14 @@ impl Image {
         let folder = tempfile::tempdir()?;
         let oci = folder.path().join("oci");
         untar(archive, &oci, false)?;
-        let index = json(&oci.join("index.json"))?;
+        let index = json_of(&oci.join("index.json"))?;
         ensure!(index["manifests"].as_array().map(Vec::len) == Some(1), "{index:#}");
         let image = &index["manifests"][0];
         for name in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
             ensure!(image["annotations"][name] == "localhost/epochwarden:dev", "{index:#}");
         }
-        let manifest = json(&blob(&oci, &image["digest"])?)?;
-        let config = json(&blob(&oci, &manifest["config"]["digest"])?)?;
+        let manifest = json_of(&blob(&oci, &image["digest"])?)?;
+        let config = json_of(&blob(&oci, &manifest["config"]["digest"])?)?;
         let layers = manifest["layers"].as_array().context("there are no layers")?;
         ensure!(layers.len() == 1, "{manifest:#}");
         untar(&blob(&oci, &layers[0]["digest"])?, &folder.path().join("root"), true)?;
@@ -110,7 +110,7 @@ impl Image {
     }
 }
 
-fn json(file: &Path) -> Result<Value> {
+fn json_of(file: &Path) -> Result<Value> {
     serde_json::from_slice(&fs::read(file)?).with_context(|| file.display().to_string())
 }
 
@@ -201,7 +201,7 @@ async fn the_image_has_a_static_binary_certificates_and_nothing_else_and_runs_as
     files.sort();
     ensure!(files == ["epochwarden", "etc/nsswitch.conf", BUNDLE].map(str::to_owned), "{files:?}");
     let config = &image.config["config"];
-    ensure!(config["User"] == USER && config["Entrypoint"] == serde_json::json!(["/epochwarden"]), "{config:#}");
+    ensure!(config["User"] == USER && config["Entrypoint"] == json!(["/epochwarden"]), "{config:#}");
     for label in ["title", "description", "version", "revision", "created", "licenses"] {
         let value = config["Labels"][format!("org.opencontainers.image.{label}")].as_str().unwrap_or_default();
         ensure!(!value.is_empty(), "the label {label}: {config:#}");
@@ -217,22 +217,59 @@ async fn the_image_has_a_static_binary_certificates_and_nothing_else_and_runs_as
     Ok(())
 }
 
+/// What the last stage of the Dockerfile says of its image, as an image's configuration says it. What a build is told stands there by its
+/// name.
+fn by_the_dockerfile() -> Result<Value> {
+    let dockerfile = include_str!("../../Dockerfile").replace("\\\n", " ");
+    let (_, last) = dockerfile.split_once("\nFROM scratch\n").context("no stage begins with nothing")?;
+    let mut config = json!({ "ExposedPorts": {}, "Labels": {} });
+    for line in last.lines() {
+        let (instruction, said) = line.split_once(' ').with_context(|| line.to_owned())?;
+        match instruction {
+            "ARG" | "COPY" => {}
+            "ENV" => config["Env"] = json!([said]),
+            "WORKDIR" => config["WorkingDir"] = said.into(),
+            "EXPOSE" => config["ExposedPorts"][format!("{said}/tcp")] = json!({}),
+            "USER" => config["User"] = said.into(),
+            "ENTRYPOINT" => config["Entrypoint"] = serde_json::from_str(said)?,
+            "LABEL" => {
+                // A value with spaces is quoted, and has no other quotes in it.
+                for label in said.split(" org.").map(str::trim) {
+                    let (name, value) = label.split_once('=').with_context(|| label.to_owned())?;
+                    config["Labels"][format!("org.{}", name.trim_start_matches("org."))] =
+                        value.trim_matches('"').into();
+                }
+            }
+            _ => bail!("an instruction that is not compared: {line}"),
+        }
+    }
+    Ok(config)
+}
+
 #[test]
-fn the_dockerfile_makes_the_same_image() {
+fn the_dockerfile_lays_out_the_same_files_with_the_same_toolchain() {
     let dockerfile = include_str!("../../Dockerfile");
     let toolchain = include_str!("../../rust-toolchain.toml");
     let rust = toolchain.split('"').nth(1).unwrap();
-    for said in [
-        format!("/rust:{rust}-"),
-        format!("image.version={}", env!("CARGO_PKG_VERSION")),
-        format!("image.description=\"{}\"", env!("CARGO_PKG_DESCRIPTION")),
-        "image.licenses=Apache-2.0".to_owned(),
-        format!("USER {USER}"),
-        "ENTRYPOINT [\"/epochwarden\"]".to_owned(),
-        "RUN tools/image.sh --files".to_owned(),
-    ] {
+    for said in
+        [format!("/rust:{rust}-"), "RUN tools/image.sh --files /image\n".into(), "COPY --from=build /image/ /\n".into()]
+    {
         assert!(dockerfile.contains(&said), "{said} is not in the Dockerfile");
     }
+    let labels = by_the_dockerfile().unwrap()["Labels"].take();
+    assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(labels["org.opencontainers.image.licenses"], env!("CARGO_PKG_LICENSE"));
+}
+
+#[test]
+fn the_dockerfile_says_of_its_image_what_the_archive_says() -> Result<()> {
+    let Some(image) = Image::unpacked()? else { return Ok(()) };
+    let mut config = image.config["config"].clone();
+    for (label, told) in [("revision", "$REVISION"), ("created", "$CREATED")] {
+        config["Labels"][format!("org.opencontainers.image.{label}")] = told.into();
+    }
+    ensure!(config == by_the_dockerfile()?, "{config:#}\n{:#}", by_the_dockerfile()?);
+    Ok(())
 }
 
 #[tokio::test]
