@@ -32,6 +32,27 @@ fn a_torn_pruner_among_three_leaders() {
 }
 
 #[test]
+fn two_pruners_among_three_leaders() {
+    for row in ROWS {
+        holds(&format!("{row:?}, 3 leaders, 2 pruners"), &dense(row).pruners(2));
+    }
+}
+
+#[test]
+fn two_pruners_among_gaps() {
+    for row in ROWS {
+        holds(&format!("{row:?}, 2 leaders, sparse, 2 pruners"), &two_sparse(row).pruners(2));
+    }
+}
+
+#[test]
+fn a_pruner_beside_seals_that_are_resent() {
+    for row in ROWS {
+        holds(&format!("{row:?}, 3 leaders, 1 pruner, seals resent"), &dense(row).pruners(1).resend());
+    }
+}
+
+#[test]
 fn leaders_that_give_up() {
     for row in ROWS {
         holds(&format!("{row:?}, 3 leaders that give up"), &dense(row).gives_up());
@@ -42,7 +63,9 @@ fn leaders_that_give_up() {
 
 #[test]
 fn a_pruner_among_gaps() {
-    holds("Versioned, 3 leaders, sparse, 1 pruner", &sparse(Row::Versioned).pruners(1));
+    for row in ROWS {
+        holds(&format!("{row:?}, 3 leaders, sparse, 1 pruner"), &sparse(row).pruners(1));
+    }
 }
 
 #[test]
@@ -50,6 +73,8 @@ fn a_pruner_beside_a_leader_that_was_started_again() {
     for row in ROWS {
         holds(&format!("{row:?}, the same name again, seals resent"), &restarted(row).resend());
         holds(&format!("{row:?}, the same name again, 1 pruner"), &restarted(row).pruners(1));
+        let torn = restarted(row).pruners(1).torn_prune();
+        holds(&format!("{row:?}, the same name again, 1 pruner, every LIST torn"), &torn);
     }
 }
 
@@ -63,10 +88,17 @@ fn versioned_commits_before_the_writes_returned_beside_a_pruner() {
 
 #[test]
 fn plain_keeps_what_is_acknowledged_beside_a_pruner() {
-    let plain = dense(Row::Plain).pruners(1).watching(&[Promise::Kept, Promise::OwnSeal]);
-    holds("Plain, 3 leaders, 1 pruner", &plain);
-    let plain = two_sparse(Row::Plain).pruners(2).watching(&[Promise::Kept, Promise::OwnSeal]);
-    holds("Plain, 2 leaders, sparse, 2 pruners", &plain);
+    let plain = |pipeline: Pipeline| pipeline.watching(&[Promise::Kept, Promise::OwnSeal]);
+    holds("Plain, 3 leaders, 1 pruner", &plain(dense(Row::Plain).pruners(1)));
+    holds("Plain, 2 leaders, sparse, 2 pruners", &plain(two_sparse(Row::Plain).pruners(2)));
+    holds("Plain, 2 leaders, 1 pruner, every LIST torn", &plain(two(Row::Plain).pruners(1).torn_prune()));
+}
+
+#[test]
+fn plain_keeps_what_is_acknowledged_among_gaps_and_resent_seals() {
+    let plain = |pipeline: Pipeline| pipeline.watching(&[Promise::Kept, Promise::OwnSeal]);
+    holds("Plain, 3 leaders, sparse", &plain(sparse(Row::Plain)));
+    holds("Plain, 3 leaders, seals resent", &plain(dense(Row::Plain).resend()));
 }
 
 #[test]

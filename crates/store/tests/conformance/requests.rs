@@ -67,7 +67,7 @@ on_every_store! {
         assert_eq!(calls.take(), Calls { head: 1, list: 2, ..NOTHING }, "an incomplete one");
     }
 
-    async fn with_the_fence_off_a_built_backend_looks_once_and_then_is_the_classic_one(bucket: &Bucket) {
+    async fn with_the_fence_off_a_built_backend_looks_for_a_fence_before_each_seal_and_not_after_it(bucket: &Bucket) {
         let calls = bucket.counting();
         let backend = leader(Arc::new(calls.clone()), "a", 0);
         write(&backend, 7).await;
