@@ -210,8 +210,8 @@ enum NoEpoch {
     OtherNumbering,
 }
 
-/// An epoch as its root's numbering writes it: the form in which plans, reports, findings and the status show epochs. Keys, records and a
-/// pipeline's own errors have the number.
+/// An epoch as its root's numbering writes it: the form in which plans, reports, findings, the status and the errors of a pipeline's library
+/// show epochs. Keys and records have the number.
 ///
 /// It is read back from either form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -26,6 +26,7 @@ pub mod root;
 
 pub use backend::{ObjectStoreBackend, ObjectStoreBackendBuilder, Restore, StateBackend};
 pub use clock::{Clock, SystemClock};
+pub use epochwarden_core::numbering::ShownEpoch;
 pub use epochwarden_core::{InstanceId, Numbering};
 pub use error::{ErrorClass, StateBackendError, StoreError};
 pub use http::addresses::{AddressRules, AllowedHost, RefusedAddress};

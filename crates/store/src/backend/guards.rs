@@ -8,7 +8,7 @@ use std::time::Duration;
 use epochwarden_core::guard::{Committer, Guard, Standing, guard};
 use epochwarden_core::key;
 use epochwarden_core::lease::LeaseIdentity;
-use epochwarden_core::numbering::EpochOutOfRange;
+use epochwarden_core::numbering::{EpochOutOfRange, ShownEpoch};
 use epochwarden_core::register::{FenceRecord, FloorRecord, Reading, RegisterKind, RegisterLost};
 use epochwarden_core::{Epoch, InstanceId, Version};
 use tokio::time::Instant;
@@ -102,6 +102,11 @@ impl Guards {
         self.root().numbering().check_epoch(epoch, version).map_err(Into::into)
     }
 
+    /// The epoch as people see it, here and wherever the root's numbering is known.
+    pub(super) fn show(&self, epoch: Epoch) -> ShownEpoch {
+        self.root().numbering().show(epoch)
+    }
+
     pub(super) fn first_epoch(&self, highest: Option<Epoch>) -> Option<Epoch> {
         self.root().numbering().first_epoch(self.version(), highest)
     }
@@ -189,7 +194,7 @@ impl Guards {
                     return Err(StateBackendError::FenceConflict { version: version.get(), holder });
                 }
                 Guard::EpochPruned { epoch, floor } => {
-                    return Err(StateBackendError::EpochPruned { epoch: epoch.get(), floor: floor.get() });
+                    return Err(StateBackendError::EpochPruned { epoch: self.show(epoch), floor: self.show(floor) });
                 }
             }
         }

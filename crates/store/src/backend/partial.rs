@@ -33,7 +33,7 @@ impl ObjectStoreBackend {
         match create::create_with(&self.store, &path, &bytes, look).await.map_err(io(key.as_str()))? {
             Created::Written | Created::There(Found::Same) => Ok(()),
             Created::There(Found::Other) => {
-                Err(StateBackendError::PartialConflict { epoch: epoch.get(), vnode: vnode.get() })
+                Err(StateBackendError::PartialConflict { epoch: self.guards.show(epoch), vnode: vnode.get() })
             }
             Created::Unknown(last) => Err(unknown(key, last)),
         }

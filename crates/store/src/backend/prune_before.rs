@@ -76,7 +76,8 @@ impl ObjectStoreBackend {
         // the first delete.
         if let Some(latest) = self.newest_sealed_from(before, &epochs).await? {
             if latest < before {
-                return Err(StateBackendError::LatestSealed { before: before.get(), latest: latest.get() });
+                let (before, latest) = (self.guards.show(before), self.guards.show(latest));
+                return Err(StateBackendError::LatestSealed { before, latest });
             }
             crash::point("pipeline-prune-before-floor");
             self.guards.raise_floor(before).await?;

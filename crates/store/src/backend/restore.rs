@@ -115,7 +115,7 @@ impl ObjectStoreBackend {
                 sealed => missed = sealed.unwrap_or(floor),
             }
         }
-        Err(StateBackendError::RestoreIncomplete { epoch: missed.get(), vnode: None })
+        Err(StateBackendError::RestoreIncomplete { epoch: self.guards.show(missed), vnode: None })
     }
 
     async fn restore_numbered(&self, epoch: Epoch) -> Result<Option<Restore>, StateBackendError> {
@@ -177,7 +177,7 @@ impl Restore {
             return Ok(state);
         }
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((epoch, vnode));
-        Err(incomplete(epoch, Some(vnode)))
+        Err(self.incomplete(epoch, Some(vnode)))
     }
 
     /// The second look, after which the state may be used: the version still stands, nothing was missing, and no newer epoch was sealed
@@ -189,7 +189,7 @@ impl Restore {
         crash::point("restore-guarded-again");
         let missing = *self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((epoch, vnode)) = missing {
-            return Err(incomplete(epoch, Some(vnode)));
+            return Err(self.incomplete(epoch, Some(vnode)));
         }
         let unchanged = match &self.target {
             Target::Newest => reading.floor <= self.epoch,
@@ -197,7 +197,11 @@ impl Restore {
                 seal_identity(self.store.as_ref(), self.epoch).await?.is_some_and(|now| now == *seal)
             }
         };
-        if unchanged { Ok(()) } else { Err(incomplete(self.epoch, None)) }
+        if unchanged { Ok(()) } else { Err(self.incomplete(self.epoch, None)) }
+    }
+
+    fn incomplete(&self, epoch: Epoch, vnode: Option<Vnode>) -> StateBackendError {
+        StateBackendError::RestoreIncomplete { epoch: self.guards.show(epoch), vnode: vnode.map(Vnode::get) }
     }
 }
 
@@ -209,10 +213,6 @@ impl fmt::Debug for Restore {
             .field("target", &self.target)
             .finish_non_exhaustive()
     }
-}
-
-fn incomplete(epoch: Epoch, vnode: Option<Vnode>) -> StateBackendError {
-    StateBackendError::RestoreIncomplete { epoch: epoch.get(), vnode: vnode.map(Vnode::get) }
 }
 
 /// The seal of `epoch`; `None` when it is not sealed. One HEAD.

@@ -98,7 +98,7 @@ impl ObjectStoreBackend {
             }
             missed = floor;
         }
-        Err(StateBackendError::RestoreIncomplete { epoch: missed.get(), vnode: None })
+        Err(StateBackendError::RestoreIncomplete { epoch: self.guards.show(missed), vnode: None })
     }
 
     /// All epochs that have a key, sealed or not, ascending. One LIST with a delimiter.

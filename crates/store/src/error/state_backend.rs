@@ -1,6 +1,6 @@
 //! What a pipeline's state backend can refuse.
 
-use epochwarden_core::numbering::EpochOutOfRange;
+use epochwarden_core::numbering::{EpochOutOfRange, ShownEpoch};
 use epochwarden_core::register::RegisterKind;
 use epochwarden_core::{Epoch, Version};
 use thiserror::Error;
@@ -52,9 +52,9 @@ pub enum StateBackendError {
     #[error("epoch {epoch} lies below the floor {floor}: it was given up for pruning; commit a higher epoch")]
     EpochPruned {
         /// The epoch.
-        epoch: u64,
+        epoch: ShownEpoch,
         /// The floor.
-        floor: u64,
+        floor: ShownEpoch,
     },
     /// This epoch's state of this vnode was written before, with other bytes.
     #[error(
@@ -63,7 +63,7 @@ pub enum StateBackendError {
     )]
     PartialConflict {
         /// The epoch.
-        epoch: u64,
+        epoch: ShownEpoch,
         /// The vnode.
         vnode: u32,
     },
@@ -105,7 +105,7 @@ pub enum StateBackendError {
     )]
     RestoreIncomplete {
         /// The epoch.
-        epoch: u64,
+        epoch: ShownEpoch,
         /// The vnode that is missing; `None` when the epoch as a whole was not to be had.
         vnode: Option<u32>,
     },
@@ -113,9 +113,9 @@ pub enum StateBackendError {
     #[error("pruning before {before} would delete the newest sealed epoch {latest}: ask for at most {latest}")]
     LatestSealed {
         /// The bound that was asked for.
-        before: u64,
+        before: ShownEpoch,
         /// The newest sealed epoch.
-        latest: u64,
+        latest: ShownEpoch,
     },
 }
 

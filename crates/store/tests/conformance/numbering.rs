@@ -116,6 +116,31 @@ on_every_store! {
         assert!(successor.epoch_complete(V6, &ALL).await.unwrap());
     }
 
+    async fn errors_show_epochs_as_people_write_them(bucket: &Bucket) {
+        bucket.publish_fence(5, "a").await;
+        let backend = ObjectStoreBackend::builder(bucket.store())
+            .instance_id("a")
+            .vnode_capacity(VNODES)
+            .leading(5)
+            .numbering(Numbering::Versioned)
+            .exclusive_partials(true)
+            .build();
+        for epoch in [V5 + 1, V5 + 2, V5 + 3] {
+            write(&backend, epoch, 5).await.unwrap();
+            assert!(backend.epoch_complete(epoch, &ALL).await.unwrap());
+        }
+        let conflict = backend.write_partial(0, V5 + 3, 5, Bytes::from_static(b"other")).await.unwrap_err();
+        assert!(conflict.to_string().starts_with("epoch v5/3 "), "{conflict}");
+        let newest = backend.prune_before(V5 + 9).await.unwrap_err();
+        assert!(newest.to_string().contains("before v5/9 ") && newest.to_string().contains("epoch v5/3"), "{newest}");
+        backend.prune_before(V5 + 3).await.unwrap();
+        let pruned = backend.epoch_complete(V5 + 1, &ALL).await.unwrap_err();
+        assert!(pruned.to_string().starts_with("epoch v5/1 lies below the floor v5/3"), "{pruned}");
+        bucket.delete("epoch=5497558138883/vnode=0/partial.bin").await;
+        let missing = backend.restore(None).await.unwrap().unwrap().read_partial(0).await.unwrap_err();
+        assert!(missing.to_string().starts_with("epoch v5/3 "), "{missing}");
+    }
+
     async fn epochs_from_before_the_versions_are_restored(bucket: &Bucket) {
         crate::bucket::seal(&crate::bucket::classic(bucket.store(), "old"), 4711).await;
         bucket.publish_fence(5, "a").await;

@@ -71,7 +71,7 @@ on_every_store! {
         assert_eq!(prune(bucket, 1).await.floor.map(ShownEpoch::get), Some(4));
         write(&leader, 3).await;
         let refused = leader.epoch_complete(3, &ALL).await;
-        assert!(matches!(refused, Err(StateBackendError::EpochPruned { epoch: 3, floor: 4 })), "{refused:?}");
+        assert!(matches!(refused, Err(StateBackendError::EpochPruned { epoch, floor }) if (epoch.get(), floor.get()) == (3, 4)), "{refused:?}");
         assert!(leader.epoch_complete(5, &ALL).await.unwrap());
         assert_eq!(leader.latest_committed_epoch().await.unwrap(), Some(5));
     }

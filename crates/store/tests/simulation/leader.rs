@@ -341,7 +341,7 @@ impl Led<'_> {
             Ok(false) => Ok(Sealed::NotYet),
             Err(StateBackendError::EpochPruned { floor, .. }) => {
                 self.world().count("epochs below the floor");
-                Ok(Sealed::Ended(Ended::Below(floor)))
+                Ok(Sealed::Ended(Ended::Below(floor.get())))
             }
             Err(StateBackendError::SplitBrainCommit { .. }) => {
                 self.world().count("seals of others");
