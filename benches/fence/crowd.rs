@@ -91,7 +91,7 @@ fn is_ready(policy: &StateEpochPolicy) -> bool {
 pub(crate) struct Renewing {
     stop: CancellationToken,
     began: Instant,
-    thread: JoinHandle<Result<u64>>,
+    thread: JoinHandle<Result<u32>>,
 }
 
 impl Crowd {
@@ -133,7 +133,7 @@ async fn renew_in_turns(
     names: Vec<String>,
     period: Duration,
     stop: &CancellationToken,
-) -> Result<u64> {
+) -> Result<u32> {
     let mut tasks = JoinSet::new();
     let count = u32::try_from(names.len())?;
     for (number, name) in (0..count).zip(names) {
@@ -168,6 +168,6 @@ impl Renewing {
         let took = self.began.elapsed();
         let ended = tokio::task::spawn_blocking(|| self.thread.join()).await?;
         let renewed = ended.map_err(|_| anyhow!("the leaders have panicked"))??;
-        Ok(renewed as f64 / took.as_secs_f64())
+        Ok(f64::from(renewed) / took.as_secs_f64())
     }
 }
