@@ -38,6 +38,7 @@ const BATCH: &str = "crates/store/src/prune/batch.rs";
 const GUARD: &str = "crates/core/src/guard.rs";
 const REGISTER: &str = "crates/core/src/register.rs";
 const RETENTION: &str = "crates/core/src/retention.rs";
+const DECIDE: &str = "crates/core/src/plan/decide.rs";
 
 pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
@@ -266,5 +267,20 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "one epoch less than the rules say is kept",
         edits: &[(RETENTION, "newest_first.iter().take(count)", "newest_first.iter().take(count.saturating_sub(1))")],
         noticed_by: By::Seeds { scenario: "", promises: &["NothingKeptDeleted"], seeds: 500 },
+    },
+    Mutation {
+        name: "the last of a window is not kept",
+        edits: &[(RETENTION, "if windows.insert(", "if rule.every.is_zero() && windows.insert(")],
+        noticed_by: By::Seeds { scenario: "", promises: &["NothingKeptDeleted"], seeds: 2_000 },
+    },
+    Mutation {
+        name: "what a kept epoch builds on is not kept",
+        edits: &[(DECIDE, "                    self.rules.retention.incremental_depth\n", "                    0\n")],
+        noticed_by: By::Seeds { scenario: "", promises: &["NothingKeptDeleted"], seeds: 2_000 },
+    },
+    Mutation {
+        name: "what is young is not kept",
+        edits: &[(DECIDE, "let too_young = self.min_age() > 0 &&", "let too_young = self.min_age() < 0 &&")],
+        noticed_by: By::Seeds { scenario: "", promises: &["NothingKeptDeleted"], seeds: 2_000 },
     },
 ];

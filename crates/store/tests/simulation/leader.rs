@@ -361,7 +361,7 @@ impl Led<'_> {
         let backend = Arc::clone(&self.workers[vnode as usize]);
         let assigned = if world.scenario().fenced() { version } else { 0 };
         let body: Bytes = node.body(vnode);
-        self.pod.workers[vnode as usize].spawn_detached(async move {
+        let task = async move {
             sleep(world.draw(1, 200)).await;
             let mut done = false;
             for _ in 0..3 {
@@ -383,7 +383,8 @@ impl Led<'_> {
             }
             // The leader may be gone.
             let _ = told.send(done);
-        });
+        };
+        self.pod.workers[vnode as usize].spawn_detached(self.world(), task);
         written
     }
 

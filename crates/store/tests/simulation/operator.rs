@@ -19,7 +19,7 @@ use epochwarden_store::{Published, Registers, Root, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::{self, Lease};
-use crate::oracle::ClientKind;
+use crate::oracle::{ClientKind, Promise};
 use crate::process::Process;
 use crate::store::SimStore;
 use crate::world::{World, sleep};
@@ -123,6 +123,10 @@ impl Operator {
             let incomplete = report.audit.findings.iter().find(|found| found.kind == FindingKind::SealedIncomplete);
             if let Some(found) = incomplete {
                 state.oracle.found_incomplete(found.epoch.map_or(0, ShownEpoch::get), &found.detail);
+            }
+            // Nobody here writes such a seal.
+            if let Some(found) = report.audit.findings.iter().find(|found| found.kind == FindingKind::MalformedMarker) {
+                state.oracle.object(Promise::Audit, format!("a malformed seal was found: {}", found.detail));
             }
         });
         true

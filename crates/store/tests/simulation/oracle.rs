@@ -52,6 +52,8 @@ pub(crate) enum Promise {
     Recovers,
     /// An audit does not find what is not so, and finds nothing wrong at the end.
     Audit,
+    /// Nothing panics, whatever a store answers.
+    NoPanic,
 }
 
 /// What was broken, and how.
@@ -146,7 +148,7 @@ impl Oracle {
 
     /// The first objection stands.
     pub(crate) fn object(&mut self, promise: Promise, how: impl Into<String>) {
-        if self.violation.is_some() || (self.wiped && promise != Promise::RegisterLost) {
+        if self.violation.is_some() || (self.wiped && !matches!(promise, Promise::RegisterLost | Promise::NoPanic)) {
             return;
         }
         self.violation = Some(Violation { promise, how: how.into() });

@@ -1,12 +1,16 @@
 //! Processes that stand still while time goes on, and that die in the middle of anything.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 
-use crate::world::sleep;
+use crate::oracle::Promise;
+use crate::world::{World, sleep};
 
 /// Whether a process runs. Clones are the same process.
 #[derive(Debug, Clone, Default)]
@@ -51,8 +55,14 @@ impl Process {
         Task(tokio::spawn(Pausable { process: self.clone(), task: Box::pin(task) }))
     }
 
-    /// Runs a task of this process that nobody ends.
-    pub(crate) fn spawn_detached(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task of this process that nobody ends, and nobody waits for: what panics in it is told to the oracle.
+    pub(crate) fn spawn_detached(&self, world: &World, task: impl Future<Output = ()> + Send + 'static) {
+        let world = world.clone();
+        let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if let Err(panic) = ended {
+                world.with(|state| state.oracle.object(Promise::NoPanic, words_of(panic.as_ref())));
+            }
+        });
         tokio::spawn(Pausable { process: self.clone(), task: Box::pin(task) });
     }
 }
@@ -81,6 +91,12 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// What a panic says.
+pub(crate) fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
 }
 
 struct Pausable {

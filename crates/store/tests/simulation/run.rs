@@ -1,5 +1,6 @@
 //! One run: who is there, what befalls them, and what is asked at the end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use tokio::runtime::Builder;
 use crate::leader::Pod;
 use crate::operator::Operator;
 use crate::oracle::{Client, ClientKind, Node, Promise, Violation};
-use crate::process::{Process, Task};
+use crate::process::{Process, Task, words_of};
 use crate::setup::{Mode, Scenario};
 use crate::standby::stand_by;
 use crate::store::SimStore;
@@ -35,18 +36,25 @@ pub(crate) struct Outcome {
 /// Runs a seed; `worded` keeps the trace as text.
 pub(crate) fn run(seed: u64, scenario: Scenario, worded: bool) -> Outcome {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let world = runtime.block_on(async {
-        let world = World::new(seed, scenario, worded);
-        prepare(&world);
-        tokio::select! {
-            biased;
-            () = world.stopped() => {}
-            () = play(&world) => {}
-        }
-        world
-    });
+    // It takes its time from the runtime.
+    let entered = runtime.enter();
+    let world = World::new(seed, scenario, worded);
+    let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            prepare(&world);
+            tokio::select! {
+                biased;
+                () = world.stopped() => {}
+                () = play(&world) => {}
+            }
+        });
+    }));
+    drop(entered);
     drop(runtime);
-    let state = world.into_state();
+    let mut state = world.into_state();
+    if let Err(panic) = played {
+        state.oracle.object(Promise::NoPanic, words_of(panic.as_ref()));
+    }
     Outcome {
         violation: state.oracle.violation().cloned(),
         hash: state.trace.hash(),
@@ -147,7 +155,9 @@ async fn close(world: &World) {
     }
     if world.scenario().fenced() {
         let operator = Operator { world: world.clone(), name: "the last operator".into(), process: Process::default() };
-        operator.audit().await;
+        if !operator.audit().await {
+            world.with(|state| state.oracle.object(Promise::Audit, "the audit at the end has failed"));
+        }
     }
 }
 

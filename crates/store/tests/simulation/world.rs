@@ -1,7 +1,7 @@
 //! What the actors of a run share: its seed, its time, its bucket, and the oracle that watches.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -159,7 +159,8 @@ impl World {
     /// The state, when the run is over.
     pub(crate) fn into_state(self) -> State {
         let setup = self.shared.setup.clone();
-        let mut state = self.shared.state.lock().unwrap();
+        // What panicked may have held it.
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         let oracle = Oracle::new(self.shared.scenario, &setup);
         State {
             rng: Rng::with_seed(0),

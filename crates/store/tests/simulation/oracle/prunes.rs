@@ -1,52 +1,130 @@
 //! What a prune was shown, and what it deletes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use epochwarden_core::key::Key;
+use epochwarden_core::retention::KeepEvery;
 use object_store::ObjectMeta;
 
 use super::{Client, ClientKind, Oracle, Promise};
 use crate::bucket::Bucket;
+use crate::setup::Setup;
 
 /// What a listing of everything has shown to one client.
 #[derive(Debug, Default)]
 pub(super) struct View {
     epochs: BTreeMap<u64, Seen>,
+    /// The second of the newest object that it has shown.
+    newest: i64,
     /// What has to be kept by it, once something is deleted.
     kept: Option<BTreeSet<u64>>,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
-    sealed: bool,
+    /// The second in which it was sealed.
+    sealed: Option<i64>,
     vnodes: u32,
+    /// The second of its newest object.
+    newest: i64,
 }
 
 impl View {
     fn observe(&mut self, object: &ObjectMeta) {
-        match Key::parse(object.location.as_ref()) {
-            Key::Commit { epoch } => self.epochs.entry(epoch.get()).or_default().sealed = true,
-            Key::Partial { epoch, .. } => self.epochs.entry(epoch.get()).or_default().vnodes += 1,
-            _ => {}
-        }
+        let second = object.last_modified.timestamp();
+        self.newest = self.newest.max(second);
+        let seen = match Key::parse(object.location.as_ref()) {
+            Key::Commit { epoch } => {
+                let seen = self.epochs.entry(epoch.get()).or_default();
+                seen.sealed = Some(second);
+                seen
+            }
+            Key::Partial { epoch, .. } => {
+                let seen = self.epochs.entry(epoch.get()).or_default();
+                seen.vnodes += 1;
+                seen
+            }
+            _ => return,
+        };
+        seen.newest = seen.newest.max(second);
     }
 
-    /// What the plainest reading of the rules keeps: the newest sealed epochs, the newest whole one, the pins, and everything unsealed
-    /// above the oldest of the newest.
-    fn keeps(&self, last: usize, vnodes: u32, pins: &[u64]) -> BTreeSet<u64> {
-        let sealed = || self.epochs.iter().rev().filter(|(_, seen)| seen.sealed);
-        let whole = sealed().find(|(_, seen)| seen.vnodes == vnodes);
-        if whole.is_none() {
-            return self.epochs.keys().copied().collect();
-        }
-        let newest: BTreeSet<u64> = sealed().take(last.max(1)).chain(whole).map(|(epoch, _)| *epoch).collect();
+    fn sealed(&self) -> impl Iterator<Item = (u64, i64)> {
+        self.epochs.iter().rev().filter_map(|(epoch, seen)| Some((*epoch, seen.sealed?)))
+    }
+
+    /// What the plainest reading of the rules keeps: the newest sealed epochs, the newest whole one, the pins, the last of each window,
+    /// what is young, what any of these builds on, and everything unsealed above the oldest of the newest.
+    fn keeps(&self, setup: &Setup, pins: &[u64]) -> BTreeSet<u64> {
+        let whole = self.sealed().find(|(epoch, _)| self.epochs[epoch].vnodes == setup.vnodes);
+        let Some(whole) = whole else { return self.epochs.keys().copied().collect() };
+        let last = usize::try_from(setup.retention.keep_last.unwrap_or_default()).unwrap();
+        let newest: BTreeSet<u64> = self.sealed().take(last.max(1)).chain([whole]).map(|(epoch, _)| epoch).collect();
         let lowest = newest.first().copied().unwrap_or_default();
-        let in_flight = self.epochs.iter().filter(|(epoch, seen)| !seen.sealed && **epoch > lowest);
-        let mut kept: BTreeSet<u64> = in_flight.map(|(epoch, _)| *epoch).collect();
-        kept.extend(newest);
+
+        let mut kept = newest;
         kept.extend(pins);
+        kept.extend(self.last_of_windows(&setup.retention.keep_every));
+        kept.extend(self.young(setup.min_age));
+        let bases: Vec<u64> =
+            kept.iter().flat_map(|epoch| self.bases(*epoch, setup.retention.incremental_depth)).collect();
+        kept.extend(bases);
+        kept.extend(
+            self.epochs
+                .iter()
+                .filter(|(epoch, seen)| seen.sealed.is_none() && **epoch > lowest)
+                .map(|(epoch, _)| epoch),
+        );
         kept
     }
+
+    /// Of each window, the highest number that was sealed in it, as far back as the rule reaches from the newest seal.
+    fn last_of_windows(&self, rules: &[KeepEvery]) -> BTreeSet<u64> {
+        let Some((_, newest)) = self.sealed().next() else { return BTreeSet::new() };
+        let mut windows = BTreeMap::new();
+        for (number, rule) in rules.iter().enumerate() {
+            let (every, reach) = (whole_seconds(rule.every), whole_seconds(rule.for_));
+            for (epoch, sealed) in self.sealed().filter(|(_, sealed)| newest - sealed <= reach) {
+                windows.entry((number, sealed.div_euclid(every))).or_insert(epoch);
+            }
+        }
+        windows.into_values().collect()
+    }
+
+    /// Those that somebody may be restoring: with a young object, or with nothing above them that was sealed long enough ago.
+    fn young(&self, min_age: Duration) -> BTreeSet<u64> {
+        let least = whole_seconds(min_age);
+        if least == 0 {
+            return BTreeSet::new();
+        }
+        let settled = |above: u64| self.sealed().any(|(epoch, sealed)| epoch > above && self.newest - sealed > least);
+        let young = self.epochs.iter().filter(|(epoch, seen)| self.newest - seen.newest < least || !settled(**epoch));
+        young.map(|(epoch, _)| *epoch).collect()
+    }
+
+    /// What a sealed epoch builds on: everything down to so many seals below it.
+    fn bases(&self, of: u64, depth: u32) -> Vec<u64> {
+        let mut bases = Vec::new();
+        if depth == 0 || self.epochs.get(&of).is_none_or(|seen| seen.sealed.is_none()) {
+            return bases;
+        }
+        let mut passed = 0;
+        for (epoch, seen) in self.epochs.range(..of).rev() {
+            bases.push(*epoch);
+            passed += u32::from(seen.sealed.is_some());
+            if passed == depth {
+                break;
+            }
+        }
+        bases
+    }
+}
+
+/// The store dates by whole seconds, and so are all spans that a seed draws.
+fn whole_seconds(span: Duration) -> i64 {
+    assert_eq!(span.subsec_nanos(), 0, "{span:?}");
+    i64::try_from(span.as_secs()).unwrap()
 }
 
 impl Oracle {
@@ -85,11 +163,9 @@ impl Oracle {
         }
         let facts = &mut self.clients[client.0];
         if let ClientKind::Prune { pins } = facts.kind {
-            let last = usize::try_from(self.setup.retention.keep_last.unwrap_or_default()).unwrap();
-            let vnodes = self.setup.vnodes;
             let view = &mut facts.view;
             if view.kept.is_none() {
-                view.kept = Some(view.keeps(last, vnodes, &pins));
+                view.kept = Some(view.keeps(&self.setup, &pins));
             }
             if view.kept.as_ref().is_some_and(|kept| kept.contains(&epoch)) {
                 self.object(
@@ -113,7 +189,7 @@ impl Oracle {
                 // One that was sealed only after it was listed, and after later ones, is not among what the plan counted.
                 let facts = &self.clients[client.0];
                 let by_rules = matches!(facts.kind, ClientKind::Prune { .. })
-                    && facts.view.epochs.get(&epoch.get()).is_some_and(|seen| seen.sealed);
+                    && facts.view.epochs.get(&epoch.get()).is_some_and(|seen| seen.sealed.is_some());
                 let last = usize::try_from(self.setup.retention.keep_last.unwrap_or_default()).unwrap();
                 let above = bucket.sealed().into_iter().filter(|sealed| *sealed > epoch.get()).count();
                 if by_rules && self.scenario.fenced() && !self.setup.pruned_by_leader && above < last {
