@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epochwarden_core::Version;
-use epochwarden_core::lease::{self, FenceDecision, FenceSeen, RecordSeen, Term, VersionFrom};
+use epochwarden_core::lease::{self, FenceDecision, FenceRefusal, FenceSeen, RecordSeen, Term, VersionFrom};
 use epochwarden_core::register::RegisterKind;
 use epochwarden_store::registers::Record;
 use epochwarden_store::{Published, Registers, StoreError};
@@ -196,7 +196,13 @@ impl FenceTask {
                         again: Again::Within(again),
                     });
                 }
-                FenceDecision::Refused(refusal) => return Err(self.refused(refusal)),
+                FenceDecision::Refused(refusal) => {
+                    // A person may mean it, and raise the fence by hand: the next look reads where it stands.
+                    if matches!(refusal, FenceRefusal::VersionJump { .. }) {
+                        self.known = None;
+                    }
+                    return Err(self.refused(refusal));
+                }
             }
         }
         Err(self.failed("the Lease and the fence keep changing; looking again shortly"))

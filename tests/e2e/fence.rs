@@ -1,5 +1,7 @@
 //! The fence path: from a Lease to a durable record, and every reason why it does not move.
 
+mod by_hand;
+mod clocks;
 mod half_open;
 
 use std::time::Duration;

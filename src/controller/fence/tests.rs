@@ -169,3 +169,31 @@ async fn what_the_watch_has_shown_of_a_lease_is_not_enough_to_assign_a_version()
     assert!(stopped.message.contains("streaming/leader could not be read"), "{}", stopped.message);
     assert_eq!(epochwarden_store::list_registers(&root).await.unwrap().reading().fence, Version::OFF);
 }
+
+#[tokio::test]
+async fn what_the_watch_has_shown_of_a_lease_is_not_enough_to_publish_its_version() {
+    for version_from in ["LeaseTransitions", "Annotation"] {
+        let handle = following(version_from);
+        let root = Root::from_store(Arc::new(object_store::memory::InMemory::new()));
+        handle.stores.send_replace(Some(Stores::of(root.clone())));
+        // Its API server does not answer.
+        let context = Context::alone();
+        let mut task = FenceTask::new(Arc::clone(&context), Arc::clone(&handle));
+        let policy = handle.current();
+        let key = task.subscribe(&policy).unwrap();
+        let lease = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": key.name, "namespace": key.namespace, "uid": "l1",
+                "annotations": { "epochwarden.io/assignment-version": "4" },
+            },
+            "spec": { "holderIdentity": "orders-a-1f2e", "leaseTransitions": 3, "leaseDurationSeconds": 3600 },
+        }))
+        .unwrap();
+        context.leases.observe(&key, Some(&lease));
+        let stopped = task.advance(&policy, &key).await.unwrap_err();
+        assert_eq!(stopped.reason, FenceCurrent::Pending, "{version_from}: {}", stopped.message);
+        assert!(stopped.message.contains("leader could not be read"), "{version_from}: {}", stopped.message);
+        let fence = epochwarden_store::list_registers(&root).await.unwrap().reading().fence;
+        assert_eq!(fence, Version::OFF, "{version_from}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams};
@@ -12,11 +13,18 @@ pub(crate) struct Leader {
     api: Api<Lease>,
     name: String,
     pub(crate) seconds: i32,
+    /// How far its clock is from the right one.
+    pub(crate) clock_off: SignedDuration,
 }
 
 impl Leader {
     pub(crate) fn new(client: Client, namespace: &str, name: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.into(), seconds: 3600 }
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.into(),
+            seconds: 3600,
+            clock_off: SignedDuration::ZERO,
+        }
     }
 
     /// Makes `holder` the leader after `transitions` changes of leadership.
@@ -48,7 +56,7 @@ impl Leader {
                 holder_identity: holder.map(str::to_owned),
                 lease_duration_seconds: Some(self.seconds),
                 lease_transitions: Some(transitions),
-                renew_time: Some(MicroTime(now())),
+                renew_time: Some(MicroTime(now() + self.clock_off)),
                 ..LeaseSpec::default()
             }),
         };

@@ -17,7 +17,7 @@ mod tree;
 
 use std::path::Path;
 
-use table::{By, MUTATIONS};
+use table::{By, MUTATIONS, Mutation};
 use tree::Tree;
 
 #[test]
@@ -29,6 +29,26 @@ fn the_text_of_every_mutation_is_there_once() {
             assert_eq!(found, 1, "{}: in {file} the text is there {found} times:\n{old}", mutation.name);
         }
     }
+}
+
+/// A mutation as `docs/simulation.md` shows it.
+fn row(mutation: &Mutation) -> String {
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let (noticed_by, broken) = match &mutation.noticed_by {
+        By::Seeds { scenario: "", promises, .. } => ("a seed".to_owned(), quoted(promises)),
+        By::Seeds { scenario, promises, .. } => (format!("a seed of `{scenario}`"), quoted(promises)),
+        By::Conformance(test) => (format!("`{}`", test.trim_end_matches("::in_memory")), "-".to_owned()),
+    };
+    format!("| {} | {noticed_by} | {broken} |", mutation.name)
+}
+
+#[test]
+fn the_documentation_has_each_mutation_and_what_notices_it() {
+    let documentation = include_str!("../../../../docs/simulation.md");
+    let rows: Vec<String> = MUTATIONS.iter().map(row).collect();
+    let (_, table) = documentation.split_once("| what is broken | noticed by | promise |\n|---|---|---|\n").unwrap();
+    let documented: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(documented, rows, "the table should be:\n{}", rows.join("\n"));
 }
 
 #[test]

@@ -148,9 +148,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         edits: &[(
             RESTORE,
             ".is_some_and(|now| now == *seal)",
-            ".is_some_and(|now| now == *seal || self.vnode_capacity > 0)",
+            ".is_none_or(|now| now == *seal || self.vnode_capacity > 0)",
         )],
-        noticed_by: By::Conformance("an_older_epoch_whose_seal_goes_or_changes_meanwhile_is_not_restored::in_memory"),
+        noticed_by: By::Seeds { scenario: "", promises: &["WholeRestore"], seeds: 2_000 },
     },
     Mutation {
         name: "a state that was missing is forgotten at the end of a restore",
@@ -159,7 +159,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        if let Some((epoch, vnode)) = missing {\n",
             "        if let Some((epoch, vnode)) = missing.filter(|_| self.vnode_capacity == 0) {\n",
         )],
-        noticed_by: By::Conformance("a_missing_partial_is_an_error_and_stays_one_at_the_end::in_memory"),
+        noticed_by: By::Seeds { scenario: "", promises: &["WholeRestore"], seeds: 2_000 },
     },
     Mutation {
         name: "an epoch of another version's range is sealed",
@@ -168,7 +168,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "        self.guards.check_epoch(epoch, version)?;\n",
             "        let _ = self.guards.check_epoch(epoch, version);\n",
         )],
-        noticed_by: By::Conformance("an_epoch_of_another_version_is_refused_without_a_request::in_memory"),
+        noticed_by: By::Seeds { scenario: "versioned", promises: &["OwnRange"], seeds: 2_000 },
     },
     Mutation {
         name: "what is listed where nothing is sealed is forgotten",

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use epochwarden_core::Numbering;
 use epochwarden_core::lease::LeaseIdentity;
 use epochwarden_store::{ObjectStoreBackend, StateBackend, StateBackendError};
 use tokio::sync::oneshot;
 
 use crate::lease::{self, Lease};
-use crate::oracle::{ClientKind, Node, Term};
+use crate::oracle::{ClientKind, Node, Promise, Term};
 use crate::process::Process;
 use crate::setup::Mode;
 use crate::store::SimStore;
@@ -18,6 +19,12 @@ use crate::world::{World, sleep};
 
 /// How long a leader waits for the workers of an epoch, in milliseconds.
 const EPOCH_TAKES: u64 = 12_000;
+
+/// From an epoch of one version to the same of the next, where numbers begin with the version.
+const VERSION: u64 = 1 << 40;
+
+/// An epoch that nobody comes to.
+const NEVER: u64 = u64::MAX;
 
 /// One start of a process that would lead.
 #[derive(Debug, Clone)]
@@ -388,8 +395,8 @@ impl Led<'_> {
         written
     }
 
-    /// Now and then a leader asks again for an epoch that took too long, prunes by itself, rehearses a restore, or reads an epoch by its
-    /// number.
+    /// Now and then a leader asks again for an epoch that took too long, prunes by itself, rehearses a restore, reads an epoch by its
+    /// number, or is so confused that it asks for another version's seal.
     async fn look_around(&self, epoch: u64) -> Result<(), Over> {
         let late = self.late.lock().unwrap().pop().filter(|_| self.world().chance(70));
         if let Some(node) = late {
@@ -411,13 +418,26 @@ impl Led<'_> {
             }
         }
         if self.world().chance(10) {
-            let read = self.read(epoch).await;
+            let sealed = self.world().with(|state| state.bucket.sealed());
+            let any = sealed.get(usize::try_from(self.world().draw(0, 3)).unwrap()).copied();
+            let read = self.read(any.filter(|_| self.world().chance(50)).unwrap_or(epoch)).await;
             if let Ok(Some(bodies)) = read {
                 self.world().with(|state| {
                     state.count("epochs read by number");
                     state.oracle.has_read(self.term, &bodies);
                 });
             }
+        }
+        if self.world().numbering() == Numbering::Versioned && self.world().chance(5) {
+            let other = epoch.wrapping_add(if self.world().chance(50) { VERSION } else { VERSION.wrapping_neg() });
+            let asked = self.backend.epoch_complete(other, &[]).await;
+            self.world().with(|state| {
+                state.count("seals of other versions asked for");
+                if !matches!(asked, Err(StateBackendError::EpochOutOfRange { .. })) {
+                    let how = format!("version {} asked for the seal of {other}, and was told {asked:?}", self.version);
+                    state.oracle.object(Promise::OwnRange, how);
+                }
+            });
         }
         Ok(())
     }
@@ -428,7 +448,28 @@ impl Led<'_> {
         for vnode in 0..self.world().setup().vnodes {
             bodies.push(restore.read_partial(vnode).await?);
         }
-        restore.finish().await?;
+        // An older state that nobody has written: who goes on all the same is not to be told that all is well.
+        let missing = self.world().chance(10)
+            && matches!(restore.read_base(0, NEVER).await, Err(StateBackendError::RestoreIncomplete { .. }));
+        // A prune may come to it meanwhile.
+        if self.world().chance(50) {
+            sleep(self.world().draw(0, 5_000)).await;
+        }
+        let stands = self.world().with(|state| state.bucket.seal(epoch).is_some());
+        let finished = restore.finish().await;
+        self.world().with(|state| {
+            for (wrong, what) in [(missing, "states missed by a restore"), (!stands, "seals lost during a restore")] {
+                if wrong {
+                    state.count(what);
+                    if finished.is_ok() {
+                        state
+                            .oracle
+                            .object(Promise::WholeRestore, format!("{what}: epoch {epoch} was restored all the same"));
+                    }
+                }
+            }
+        });
+        finished?;
         Ok(Some(bodies))
     }
 }

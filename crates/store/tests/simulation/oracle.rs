@@ -52,6 +52,10 @@ pub(crate) enum Promise {
     Recovers,
     /// An audit does not find what is not so, and finds nothing wrong at the end.
     Audit,
+    /// A restore that is told to be whole has missed nothing, and the seal that it was by stood when all was read.
+    WholeRestore,
+    /// An epoch of another version's range is refused.
+    OwnRange,
     /// Nothing panics, whatever a store answers.
     NoPanic,
 }
