@@ -41,7 +41,8 @@ Made from values.yaml by \`make chart\`. [Installing](../../docs/install.md) say
 
 It needs Kubernetes $version or newer, and installs two operators of which one acts, the CustomResourceDefinition (which stays when the
 release goes, with all policies), a ServiceAccount with exactly the rights that the operator uses, a Service for its metrics, and a
-PodDisruptionBudget. Whatever else there is waits to be enabled. The pods keep to the restricted profile. Values that the chart does not know are
+PodDisruptionBudget. With \`rbac.aggregate\` whoever may view, edit or administer a namespace may do so with its policies. Whatever else there
+is waits to be enabled. The pods keep to the restricted profile. Values that the chart does not know are
 refused, but for \`global\` and \`enabled\`, which belong to charts that this one is a part of.
 
 | value | what it is | default |

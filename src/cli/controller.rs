@@ -28,8 +28,10 @@ const UNKEPT: Duration = Duration::from_secs(2);
 /// How long writing a request may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+// Of a flag that is given twice the last one counts: a chart has its own, and people add theirs behind them.
 /// Runs the operator
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 #[command(after_help = "\
 Examples:
   epochwarden controller

@@ -18,7 +18,7 @@ enum Then {
 use Then::{Fires, Quiet};
 
 /// An alert at a time, given series with a sample every 15 s.
-type Case = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], Then);
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)], Then);
 
 const ORDERS: &[(&str, &str)] = &[("namespace", "streaming"), ("policy", "orders")];
 
@@ -51,7 +51,7 @@ const VERSION: &str = "epochwarden_fence_version{namespace=\"streaming\",policy=
 const STALLED: &str = "epochwarden_audit_findings{namespace=\"streaming\",policy=\"orders\",kind=\"StalledSealing\"}";
 const LEAKS: &str = "epochwarden_audit_findings{namespace=\"streaming\",policy=\"orders\",kind=\"Leak\"}";
 
-const CASES: &[Case] = &[
+const CASES: &[Case<'static>] = &[
     (
         "EpochwardenNoLeader",
         "nobody leads",
@@ -275,7 +275,11 @@ const CASES: &[Case] = &[
 
 /// The rules of the chart.
 pub(super) async fn rules() -> Result<Vec<Value>> {
-    let documents = rendered(&["--set", "prometheusRule.enabled=true"]).await?;
+    rules_with("prometheusRule.enabled=true").await
+}
+
+async fn rules_with(values: &str) -> Result<Vec<Value>> {
+    let documents = rendered(&["--set", values]).await?;
     let groups = &only(&documents, "PrometheusRule")?["spec"]["groups"];
     Ok(groups[0]["rules"].as_array().context("there are no rules")?.clone())
 }
@@ -286,7 +290,7 @@ fn told(template: &Value, labels: &[(&str, &str)], value: &str) -> String {
     labels.iter().fold(template, |text, (name, value)| text.replace(&format!("{{{{ $labels.{name} }}}}"), value))
 }
 
-fn test(rule: &Value, (alert, what, at, series, then): &Case) -> Value {
+fn test(rule: &Value, (alert, what, at, series, then): &Case<'_>) -> Value {
     let expected: Vec<Value> = match then {
         Quiet => Vec::new(),
         Fires(labels, value) => {
@@ -325,6 +329,29 @@ async fn every_alert_fires_when_it_should_and_is_quiet_when_it_should_be() -> Re
         tests.push(test(rule, case));
     }
 
+    hold_by_promtool(&rules, tests).await
+}
+
+/// A name of the release that is so long that the names of its pods are cut: the API server leaves 58 characters before its five.
+#[tokio::test]
+async fn the_pods_of_a_release_with_a_long_name_are_known_as_its_own() -> Result<()> {
+    for length in [46, 47, 52] {
+        let name = "n".repeat(length);
+        let pod = |set: &str| format!("{:.58}abcde", format!("{name}-{set}-"));
+        let rules = rules_with(&format!("prometheusRule.enabled=true,fullnameOverride={name}")).await?;
+        let rule = rules.iter().find(|rule| rule["alert"] == "EpochwardenNoLeader").context("no such rule")?;
+        let leads = |pod: &str| format!("epochwarden_leader{{namespace=\"home\",pod=\"{pod}\"}}");
+        let (own, other) = (leads(&pod("7d9f8b6c5d")), leads(&format!("{name}-two-7d9f8b6c5d-abcde")));
+        let tests = vec![
+            test(rule, &("EpochwardenNoLeader", "one with a long name leads", "3m", &[(&own, "1x40")], Quiet)),
+            test(rule, &("EpochwardenNoLeader", "another's leads", "3m", &[(&other, "1x40")], Fires(&[], ""))),
+        ];
+        hold_by_promtool(&rules, tests).await.with_context(|| format!("{own} {other}"))?;
+    }
+    Ok(())
+}
+
+async fn hold_by_promtool(rules: &[Value], tests: Vec<Value>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (rules_file, tests_file) = (folder.path().join("rules.json"), folder.path().join("tests.json"));
     // JSON is YAML.

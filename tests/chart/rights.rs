@@ -105,6 +105,14 @@ fn nothing_was_refused(operator: &Operator) -> Result<()> {
     Ok(())
 }
 
+/// Stops it as a pod is stopped, and fails where something was refused until its end.
+async fn stop(mut operator: Operator) -> Result<()> {
+    operator.process.signal("TERM")?;
+    let status = operator.process.wait_exit(SOON).await?;
+    ensure!(status.success(), "{status}\n{}", operator.log());
+    nothing_was_refused(&operator)
+}
+
 /// All that the operator does, with two of them of which the one that works is stopped in between.
 async fn full_scenario(cluster: &Cluster, release: &Release, namespace: &str) -> Result<()> {
     let users = Users::start().await?;
@@ -112,14 +120,14 @@ async fn full_scenario(cluster: &Cluster, release: &Release, namespace: &str) ->
     bucket.seal(1..=9, 4).await?;
     secret_of(cluster, namespace, "orders-state", &users.add("first")?).await?;
     let (one, other) = (release.start(cluster, "pod-1").await?, release.start(cluster, "pod-2").await?);
-    let spec = json!({
+    let mut spec = json!({
         "store": bucket.store(Some("orders-state")),
         "vnodes": 4,
         "fence": { "leaseRef": { "name": "leader" } },
         "retention": { "keepLast": 3 },
         "prune": { "minAge": "0s" },
     });
-    let policy = Policy::apply(cluster, namespace, "orders", spec).await?;
+    let policy = Policy::apply(cluster, namespace, "orders", spec.clone()).await?;
     policy.kubectl(&["label", "sep", "orders", &format!("release={}", release.namespace)]).await?;
     policy.wait_for("Ready", "Reachable").await?;
     let leader = Leader::new(cluster.client().await?, namespace, "leader");
@@ -140,13 +148,25 @@ async fn full_scenario(cluster: &Cluster, release: &Release, namespace: &str) ->
     for event in ["FencePublished", "PruneCompleted"] {
         policy.wait_for_event(event).await?;
     }
+    policy.ask("probe@1").await?;
+    policy.wait_until("the probe", |status| (status["lastRunRequest"] == "probe@1").then_some(())).await?;
+
+    // A plan that waits for a person, and gets the word.
+    spec["retention"]["keepLast"] = json!(1);
+    spec["prune"]["holdAbove"] = json!({ "epochs": 1 });
+    policy.update(spec).await?;
+    policy.ask("prune@2").await?;
+    policy.wait_for("PruneHealthy", "MassDeletion").await?;
+    let digest = policy.wait_until("the plan", |status| status["plan"]["digest"].as_str().map(str::to_owned)).await?;
+    policy.kubectl(&["annotate", "sep", "orders", &format!("epochwarden.io/approve-plan={digest}")]).await?;
+    until("the approved plan", SOON, async || (bucket.sealed().await.ok()? == [9]).then_some(())).await?;
+    policy.wait_for("PruneHealthy", "Succeeded").await?;
 
     // The one that works goes, and with it the key that the Secret held.
     let first_leads = one.leads().await?;
     ensure!(first_leads != other.leads().await?, "not one of the two works");
     let (works, stands_by) = if first_leads { (one, other) } else { (other, one) };
-    nothing_was_refused(&works)?;
-    works.terminate(SOON).await?;
+    stop(works).await?;
     let entries: serde_json::Map<_, _> =
         users.add("second")?.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
     policy.kubectl(&["patch", "secret", "orders-state", "-p", &json!({ "stringData": entries }).to_string()]).await?;
@@ -165,7 +185,7 @@ async fn full_scenario(cluster: &Cluster, release: &Release, namespace: &str) ->
         })
         .await?;
     policy.delete().await?;
-    nothing_was_refused(&stands_by)
+    stop(stands_by).await
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The values: what there is, what is refused, and what is written about them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -103,6 +104,8 @@ async fn what_the_schema_does_not_know_or_allow_is_refused_and_named() -> Result
         ("log.format=xml", "format"),
         ("prometheusRule.disabled={Watchdog}", "disabled"),
         ("admission.validationActions={Allow}", "validationActions"),
+        // The API server takes no binding that both refuses and warns.
+        ("admission.validationActions={Deny,Audit,Warn}", "validationActions"),
     ] {
         let said = helm.run(&["template", "guard", CHART, "--set", set]).await?;
         ensure!(!said.success, "{set} was accepted");
@@ -116,6 +119,43 @@ async fn the_values_that_belong_to_a_chart_around_this_one_are_accepted() -> Res
     let around = ["--set", "global.region=eu,enabled=true"];
     let (plain, within) = (rendered(&[]).await?, rendered(&around).await?);
     ensure!(plain == within);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_operator_takes_the_arguments_that_every_value_gives_it() -> Result<()> {
+    let documents = rendered(&["--values", EVERY]).await?;
+    let deployment = only(&documents, "Deployment")?;
+    let args = deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array().context("no arguments")?;
+    let args: Vec<&str> = args.iter().filter_map(Value::as_str).collect();
+    ensure!(args.iter().filter(|arg| arg.starts_with("--max-concurrent-runs=")).count() == 2, "{args:?}");
+    // What is asked for last is heard only when all before it was understood.
+    let asked = Command::new(env!("CARGO_BIN_EXE_epochwarden")).args(&args).arg("--help").output()?;
+    ensure!(asked.status.success(), "{args:?}: {}", String::from_utf8_lossy(&asked.stderr));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_chart_is_told_not_to_create_is_not_there() -> Result<()> {
+    let nothing = "serviceAccount.create=false,rbac.create=false,podDisruptionBudget.enabled=false";
+    let documents = rendered(&["--set", nothing]).await?;
+    for document in &documents {
+        let kind = document["kind"].as_str().unwrap_or_default();
+        ensure!(
+            !["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "PodDisruptionBudget"]
+                .contains(&kind),
+            "{document:#}"
+        );
+    }
+    let pod = &only(&documents, "Deployment")?["spec"]["template"]["spec"];
+    ensure!(pod["serviceAccountName"] == "default", "{}", pod["serviceAccountName"]);
+    // Rights without an account of its own are the namespace's default account's.
+    let documents = rendered(&["--set", "serviceAccount.create=false"]).await?;
+    let bindings = documents
+        .iter()
+        .filter(|document| document["kind"] == "ClusterRoleBinding" || document["kind"] == "RoleBinding");
+    let accounts: Vec<&Value> = bindings.map(|binding| &binding["subjects"][0]["name"]).collect();
+    ensure!(!accounts.is_empty() && accounts.iter().all(|account| **account == "default"), "{accounts:?}");
     Ok(())
 }
 

@@ -46,13 +46,6 @@ fn two_pruners_among_gaps() {
 }
 
 #[test]
-fn a_pruner_beside_seals_that_are_resent() {
-    for row in ROWS {
-        holds(&format!("{row:?}, 3 leaders, 1 pruner, seals resent"), &dense(row).pruners(1).resend());
-    }
-}
-
-#[test]
 fn leaders_that_give_up() {
     for row in ROWS {
         holds(&format!("{row:?}, 3 leaders that give up"), &dense(row).gives_up());
