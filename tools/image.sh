@@ -157,7 +157,6 @@ check() {
   local one other
   build_image
   one=$(digest_of "$archive")
-  # Not local: it is removed at the end of the script.
   # Not a local variable: it is read when the script ends.
   elsewhere=$(mktemp -d)/built-once-more
   trap 'rm -rf "$work" "$(dirname "$elsewhere")"' EXIT
