@@ -125,6 +125,7 @@ impl Leases {
             tracing::info!(
                 namespace = key.namespace,
                 lease = key.name,
+                reason = "WatchSilent",
                 "a Lease changed and the watch was silent: restarting the watch"
             );
             self.restart.notify_one();

@@ -266,6 +266,7 @@ async fn reconcile(policy: Arc<Stored>, reconciler: Arc<Reconciler>) -> Result<A
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
 fn on_error(policy: Arc<Stored>, error: &ReconcileError, _: Arc<Reconciler>) -> Action {
-    tracing::warn!(namespace = policy.namespace(), policy = policy.name_any(), %error, "reconciling failed");
+    let (namespace, name) = (policy.namespace(), policy.name_any());
+    tracing::warn!(namespace, policy = name, reason = "Invalid", %error, "reconciling failed");
     Action::requeue(backoff::jitter(Duration::from_mins(1)))
 }

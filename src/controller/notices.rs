@@ -180,11 +180,22 @@ impl Notices {
 
     /// Records an Event on the object, and the same line in the log.
     pub(crate) fn send(&self, reference: &ObjectReference, reason: Reason, note: impl Into<String>) {
+        self.send_for(reference, reason, reason.as_str(), note);
+    }
+
+    /// The same for what a condition says as well: `of_condition` is its reason, which is the finer one, and that of the line.
+    pub(crate) fn send_for(
+        &self,
+        reference: &ObjectReference,
+        reason: Reason,
+        of_condition: &'static str,
+        note: impl Into<String>,
+    ) {
         let mut note: String = note.into();
         let (namespace, policy) = (reference.namespace.as_deref(), reference.name.as_deref());
         match reason.type_() {
-            EventType::Normal => tracing::info!(namespace, policy, reason = reason.as_str(), "{note}"),
-            EventType::Warning => tracing::warn!(namespace, policy, reason = reason.as_str(), "{note}"),
+            EventType::Normal => tracing::info!(namespace, policy, reason = of_condition, "{note}"),
+            EventType::Warning => tracing::warn!(namespace, policy, reason = of_condition, "{note}"),
         }
         if note.len() > NOTE {
             note.truncate(note.floor_char_boundary(NOTE - 3));

@@ -12,12 +12,13 @@ use super::notices::Reason;
 use super::observed::{Observed, Said};
 use super::policies::Stored;
 use super::registry::{Handle, Registry};
-use super::schedules::{KINDS, Look, Request, request, until};
+use super::schedules::{KINDS, Look, Missed, Request, request, until};
 use super::supervise::{self, FAULT};
 use super::{fence, runs, seal_check, status_task, stores};
 use crate::api::condition::{FenceCurrent, StoreReady};
 use crate::api::status::{Phase, RunKind};
 use crate::api::{RUN_ANNOTATION, StateEpochPolicy, validate};
+use crate::server::PolicyName;
 
 /// The longest time between two looks at a policy.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -80,6 +81,7 @@ impl Reconciler {
         tracing::info!(
             namespace = handle.name.namespace,
             policy = handle.name.name,
+            reason = "Started",
             uid = handle.uid,
             "working for the policy"
         );
@@ -176,11 +178,16 @@ impl Reconciler {
             // A schedule that means nothing is a condition of the status; no run comes of it.
             let schedule = parsed.ok().flatten();
             let look = if schedules.running == Some(kind) {
-                Look { due: false, next: schedules.slot(kind).remembered.promised }
+                Look { due: false, next: schedules.slot(kind).remembered.promised, missed: None }
             } else {
                 schedules.slot(kind).look(schedule.as_ref(), written, now, policy.spec.suspend || suspended)
             };
             if look.due && due.is_none() && schedules.running.is_none() && handle.may_run() {
+                if let Some(Missed { slot, count }) = look.missed {
+                    let PolicyName { namespace, name } = &handle.name;
+                    let (run, missed) = (kind.as_str(), count);
+                    tracing::info!(namespace, policy = name, reason = "SlotsMissed", run, %slot, missed, "one run stands for the slots that were missed");
+                }
                 schedules.slot(kind).started(schedule.as_ref(), now);
                 schedules.running = Some(kind);
                 due = Some(kind);
@@ -234,7 +241,7 @@ impl Reconciler {
         });
         if approved {
             let (namespace, name) = (&handle.name.namespace, &handle.name.name);
-            tracing::info!(namespace, policy = name, "the plan that waits was approved");
+            tracing::info!(namespace, policy = name, reason = "Approved", "the plan that waits was approved");
         }
         approved || (new && handle.observed.borrow().approved_plan(policy).is_some())
     }

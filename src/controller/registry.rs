@@ -203,6 +203,7 @@ impl Registry {
             tracing::info!(
                 namespace = handle.name.namespace,
                 policy = handle.name.name,
+                reason = "Deleted",
                 "the policy is gone: its work ends, its bucket stays"
             );
             handle.cancel.cancel();

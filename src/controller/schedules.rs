@@ -56,6 +56,17 @@ pub(crate) struct Look {
     pub(crate) due: bool,
     /// The slot after this look, for the status.
     pub(crate) next: Option<Timestamp>,
+    /// The slots that the due run stands for as well, where there are any.
+    pub(crate) missed: Option<Missed>,
+}
+
+/// Slots that went by without a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// The one that is due.
+    pub(crate) slot: Timestamp,
+    /// How many before it had no run.
+    pub(crate) count: u32,
 }
 
 impl Schedules {
@@ -86,22 +97,20 @@ impl Slot {
         let owed = self.requested || matches!(self.remembered.last, LastRun::Unfinished { .. });
         let Some(schedule) = schedule else {
             self.remembered.promised = None;
-            return Look { due: owed && !suspended, next: None };
+            return Look { due: owed && !suspended, next: None, missed: None };
         };
         match schedule.due(&self.remembered, now, suspended) {
             Due::Suspended | Due::Never => {
                 self.remembered.promised = None;
-                Look { due: owed && !suspended, next: None }
+                Look { due: owed && !suspended, next: None, missed: None }
             }
             Due::NotYet { next } => {
                 self.remembered.promised = Some(next);
-                Look { due: self.requested, next: Some(next) }
+                Look { due: self.requested, next: Some(next), missed: None }
             }
             Due::Now { slot, missed } => {
-                if missed > 0 {
-                    tracing::info!(%slot, missed, "slots were missed; one run stands for them");
-                }
-                Look { due: true, next: self.remembered.promised }
+                let missed = (missed > 0).then_some(Missed { slot, count: missed });
+                Look { due: true, next: self.remembered.promised, missed }
             }
         }
     }
@@ -189,7 +198,7 @@ mod tests {
         let mut slot = Slot::default();
         assert_eq!(
             slot.look(Some(&schedule), written("a"), at("2026-01-01T00:00:30Z"), false),
-            Look { due: false, next: Some(at("2026-01-01T00:01:00Z")) }
+            Look { due: false, next: Some(at("2026-01-01T00:01:00Z")), missed: None }
         );
         let later = at("2026-01-01T00:05:10Z");
         assert!(slot.look(Some(&schedule), written("a"), later, false).due);
@@ -197,7 +206,7 @@ mod tests {
         slot.finished();
         assert_eq!(
             slot.look(Some(&schedule), written("a"), later, false),
-            Look { due: false, next: Some(at("2026-01-01T00:06:00Z")) }
+            Look { due: false, next: Some(at("2026-01-01T00:06:00Z")), missed: None }
         );
     }
 
@@ -208,10 +217,10 @@ mod tests {
         slot.look(Some(&schedule), written("a"), at("2026-01-01T00:00:30Z"), false);
         assert_eq!(
             slot.look(Some(&schedule), written("a"), at("2026-01-01T00:03:00Z"), true),
-            Look { due: false, next: None }
+            Look { due: false, next: None, missed: None }
         );
         let resumed = slot.look(Some(&schedule), written("a"), at("2026-01-01T00:05:30Z"), false);
-        assert_eq!(resumed, Look { due: false, next: Some(at("2026-01-01T00:06:00Z")) });
+        assert_eq!(resumed, Look { due: false, next: Some(at("2026-01-01T00:06:00Z")), missed: None });
     }
 
     #[test]
@@ -221,7 +230,7 @@ mod tests {
         let hourly = Schedule::parse("@hourly", "Etc/UTC", "seed").unwrap();
         assert_eq!(
             slot.look(Some(&hourly), written("b"), at("2026-01-01T00:02:00Z"), false),
-            Look { due: false, next: Some(at("2026-01-01T01:00:00Z")) }
+            Look { due: false, next: Some(at("2026-01-01T01:00:00Z")), missed: None }
         );
     }
 

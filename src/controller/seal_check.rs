@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use epochwarden_core::duration::format_duration;
 use epochwarden_core::finding::{committer_of, stalled_sealing};
 use epochwarden_core::inventory::{EpochIndex, Sealing};
 use epochwarden_core::{Numbering, ShownEpoch};
-use epochwarden_store::StoreError;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use super::notices::Reason;
 use super::observed::{Observed, in_words};
 use super::registry::Handle;
 use super::runs;
-use crate::api::condition::{AuditClean, StoreReady};
+use crate::api::condition::{self, AuditClean, Reason as _, StoreReady};
 use crate::api::status::{EpochsStatus, FindingStatus};
 use crate::api::{StateEpochPolicy, validate};
 
@@ -88,13 +88,12 @@ async fn check_for_ever(context: &Context, handle: &Handle) {
             checked = check(context, handle, wanted) => checked,
         };
         let wait = match checked {
-            Some(failed) => {
-                if failed && !failing {
-                    tracing::warn!(
-                        namespace = handle.name.namespace,
-                        policy = handle.name.name,
-                        "the newest seal could not be looked for"
-                    );
+            Some(outcome) => {
+                let failed = outcome.is_err();
+                if let (Err(problem), false) = (outcome, failing) {
+                    let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
+                    let reason = "SealCheckFailed";
+                    tracing::warn!(namespace, policy, reason, "the newest seal could not be looked for: {problem}");
                 }
                 failing = failed;
                 wanted.every
@@ -118,8 +117,8 @@ fn forget(handle: &Handle) {
         .send_if_modified(|observed| !observed.audit_found_stalled_sealing() && observed.stalled.take().is_some());
 }
 
-/// One check. Whether it failed; `None` where the store cannot be used now.
-async fn check(context: &Context, handle: &Handle, wanted: Wanted) -> Option<bool> {
+/// One check, or why it failed; `None` where the store cannot be used now.
+async fn check(context: &Context, handle: &Handle, wanted: Wanted) -> Option<Result<(), String>> {
     let stores = handle.stores.borrow().clone()?;
     let before = {
         let observed = handle.observed.borrow();
@@ -133,19 +132,14 @@ async fn check(context: &Context, handle: &Handle, wanted: Wanted) -> Option<boo
     match listed {
         Ok(Ok(index)) => {
             observe(context, handle, &index, wanted.stalled_after, before.as_ref());
-            Some(false)
+            Some(Ok(()))
         }
         Ok(Err(error)) => {
-            said(handle, &error);
-            Some(true)
+            runs::store_failed(handle, error.class());
+            Some(Err(error.to_string()))
         }
-        Err(_) => Some(true),
+        Err(_) => Some(Err(format!("it was not done after {}", format_duration(wanted.deadline)))),
     }
-}
-
-fn said(handle: &Handle, error: &StoreError) {
-    tracing::debug!(namespace = handle.name.namespace, policy = handle.name.name, %error, "a check for the newest seal failed");
-    runs::store_failed(handle, error.class());
 }
 
 fn observe(
@@ -185,10 +179,12 @@ fn observe(
     // Once per transition.
     match turned {
         Some((before, Some(AuditClean::Warnings))) if before != Some(AuditClean::Warnings) => {
-            context.notices.send(&handle.reference, Reason::AuditFinding, stalled.unwrap_or_default());
+            let warnings = AuditClean::Warnings.as_str();
+            context.notices.send_for(&handle.reference, Reason::AuditFinding, warnings, stalled.unwrap_or_default());
         }
         Some((Some(AuditClean::Warnings), after)) if after != Some(AuditClean::Warnings) => {
-            context.notices.send(&handle.reference, Reason::AuditClean, goes_on(&sealing, numbering));
+            let after = after.map_or(Reason::AuditClean.as_str(), condition::Reason::as_str);
+            context.notices.send_for(&handle.reference, Reason::AuditClean, after, goes_on(&sealing, numbering));
         }
         _ => {}
     }

@@ -17,6 +17,9 @@ use super::status::{differs, status};
 use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, Reason, Reconciling, Stalled, StoreReady};
 use crate::api::{FIELD_MANAGER, StateEpochPolicy, StateEpochPolicyStatus};
 
+/// The reason of the lines about a status that the API server did not take.
+const NOT_WRITTEN: &str = "StatusNotWritten";
+
 /// The shortest time between two writes that show nothing but progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -68,7 +71,13 @@ pub(super) async fn report(context: &Context, handle: &Handle, destination: &dyn
                         // A deletion is the watch's to tell; an API server that just starts says the same of what is there.
                         if !is_gone(&error) {
                             let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
-                            tracing::warn!(namespace, policy, %error, "the status could not be written; trying again");
+                            tracing::warn!(
+                                namespace,
+                                policy,
+                                reason = NOT_WRITTEN,
+                                %error,
+                                "the status could not be written; trying again"
+                            );
                         }
                         again = Some(Instant::now() + backoff.next());
                     }
@@ -108,7 +117,8 @@ async fn write_last(
         if let Ok(Err(error)) = last.as_ref()
             && !is_gone(error)
         {
-            tracing::warn!(namespace = handle.name.namespace, policy = handle.name.name, %error, "the last status could not be written");
+            let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
+            tracing::warn!(namespace, policy, reason = NOT_WRITTEN, %error, "the last status could not be written");
         }
     }
 }

@@ -48,6 +48,7 @@ where
         tracing::error!(
             namespace = handle.name.namespace,
             policy = handle.name.name,
+            reason = "Panicked",
             "{what} panicked and is started again in {wait:?}"
         );
         handle.observed.send_modify(&fallen);

@@ -20,6 +20,7 @@ mod fence;
 mod image;
 mod layouts;
 mod leadership;
+mod logs;
 mod metrics;
 mod numbered;
 mod ownership;

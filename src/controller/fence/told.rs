@@ -8,7 +8,7 @@ use epochwarden_core::lease::{BarePodName, FenceRefusal, RecordSeen, Term};
 use epochwarden_core::register::FenceRecord;
 
 use super::{FenceTask, UNANSWERED};
-use crate::api::condition::FenceCurrent;
+use crate::api::condition::{FenceCurrent, Reason as _};
 use crate::api::status::FenceStatus;
 use crate::controller::notices::Reason;
 use crate::controller::observed::Said;
@@ -35,10 +35,11 @@ impl FenceTask {
             ),
             None => format!("the fence is at version {} for {:?}", term.version, term.holder),
         };
-        self.context.notices.send(&self.handle.reference, Reason::FencePublished, note);
+        let published = FenceCurrent::Published.as_str();
+        self.context.notices.send_for(&self.handle.reference, Reason::FencePublished, published, note);
         if let Some(bare) = BarePodName::of(&term.holder) {
             let PolicyName { namespace, name } = &self.handle.name;
-            tracing::warn!(namespace, policy = name, holder = term.holder, "{bare}");
+            tracing::warn!(namespace, policy = name, reason = published, holder = term.holder, "{bare}");
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, store_failed};
-use crate::api::condition::AuditClean;
+use crate::api::condition::{AuditClean, Reason as _};
 use crate::api::status::{AuditStatus, EpochsStatus, FindingStatus, Phase, RunKind};
 use crate::api::validate;
 use crate::controller::context::Context;
@@ -109,9 +109,13 @@ fn succeeded(context: &Context, handle: &Handle, report: &AuditReport, started: 
     let changed = before.is_none_or(|before| {
         before.reason != said.reason || (said.reason == AuditClean::Findings && before.message != said.message)
     });
+    let Said { reason, message, .. } = said;
     if changed {
         let notice = if audit.verdict == Verdict::Clean { Reason::AuditClean } else { Reason::AuditFinding };
-        context.notices.send(&handle.reference, notice, said.message);
+        context.notices.send_for(&handle.reference, notice, reason.as_str(), message);
+    } else {
+        let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
+        tracing::info!(namespace, policy, reason = reason.as_str(), "the audit found the same as before: {message}");
     }
 }
 
@@ -119,7 +123,8 @@ fn failed(context: &Context, handle: &Handle, failure: Failure, started: Timesta
     let Failure { phase, message } = failure;
     let ended = Ended { kind: RunKind::Audit, started, finished, phase, message: message.clone() };
     let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
-    tracing::warn!(namespace, policy, phase = phase.as_str(), "the audit ended without a result: {message}");
+    let reason = if phase == Phase::Failed { AuditClean::Failed.as_str() } else { phase.as_str() };
+    tracing::warn!(namespace, policy, reason, "the audit ended without a result: {message}");
     handle.observed.send_modify(|observed| {
         observed.audit.phase = Some(phase);
         observed.audit.finished_at = Some(finished);

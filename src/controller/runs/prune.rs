@@ -138,7 +138,8 @@ async fn attempt(
                     observed.prune.phase = Some(Phase::Running);
                     observed.prune.message = Some("objects are being deleted".into());
                     let note = format!("deleting {total} objects that retention does not keep");
-                    context.notices.send(&handle.reference, Reason::PruneStarted, note);
+                    let running = PruneHealthy::Running.as_str();
+                    context.notices.send_for(&handle.reference, Reason::PruneStarted, running, note);
                 }
                 observed.progressed(done, total);
                 // The status task writes progress now and then; it need not be woken a thousand times a second for it.
@@ -274,7 +275,7 @@ fn conclude(
             prune.requests = Some(report.requests.total().into());
             prune.floor = floor.map(|floor| policy.spec.numbering.show(floor)).or(prune.floor);
         }
-        if let Some(said) = told.said.take() {
+        if let Some(said) = told.said.clone() {
             // The same trouble again is in the status and in the history, not in an Event a quarter of an hour.
             transition = waits
                 || observed.pruned.as_ref().is_none_or(|before| before.reason != said.reason)
@@ -284,15 +285,17 @@ fn conclude(
         let (phase, message) = (told.phase, told.message.clone());
         observed.ended(Ended { kind: RunKind::Prune, started, finished, phase, message }.past());
     });
-    let Told { phase, notice, message, held, .. } = told;
+    let Told { phase, said, notice, message, held, .. } = told;
+    // Of one that was interrupted the condition says nothing: there the phase is all that there is to give.
+    let reason = said.map_or(phase.as_str(), |said| said.reason.as_str());
     super::show(context, handle, &handle.observed.borrow());
     count(context, handle, phase, held, report);
     match notice {
-        Some(notice) if transition => context.notices.send(&handle.reference, notice, message),
+        Some(notice) if transition => context.notices.send_for(&handle.reference, notice, reason, message),
         _ => {
             let took = format_duration((finished.duration_since(started)).try_into().unwrap_or_default());
             let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
-            tracing::info!(namespace, policy, phase = phase.as_str(), took, "the prune ended: {message}");
+            tracing::info!(namespace, policy, reason, phase = phase.as_str(), took, "the prune ended: {message}");
         }
     }
     after

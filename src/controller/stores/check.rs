@@ -149,6 +149,7 @@ impl Keeper {
             tracing::warn!(
                 namespace,
                 policy,
+                reason = "TakenOver",
                 from = word,
                 "the root was taken over from another policy, as {TAKE_OVER_ANNOTATION} says"
             );

@@ -8,7 +8,7 @@ use super::open::Place;
 use super::trust::Condemned;
 use super::{REGISTERS_AGE, SECRETS_AGE, StoreProblem, Stores};
 use crate::api::StateEpochPolicy;
-use crate::api::condition::StoreReady;
+use crate::api::condition::{Reason as _, StoreReady};
 use crate::api::status::RunKind;
 use crate::controller::backoff::{Backoff, jitter};
 use crate::controller::context::Context;
@@ -167,7 +167,12 @@ impl Keeper {
         let held = self.handle.stores.borrow().is_some();
         if held && reason == StoreReady::SecretNotFound && !lasting {
             let (namespace, policy) = (&self.handle.name.namespace, &self.handle.name.name);
-            tracing::warn!(namespace, policy, "{message}; the credentials of before go on being used");
+            tracing::warn!(
+                namespace,
+                policy,
+                reason = reason.as_str(),
+                "{message}; the credentials of before go on being used"
+            );
             return;
         }
         self.observe(reason, message, None);
@@ -200,14 +205,15 @@ impl Keeper {
         if before == reason {
             return;
         }
-        match reason {
+        let notice = match reason {
             StoreReady::Reachable => {
-                tracing::info!(namespace = self.handle.name.namespace, policy = self.handle.name.name, "{message}");
+                let (namespace, policy) = (&self.handle.name.namespace, &self.handle.name.name);
+                tracing::info!(namespace, policy, reason = reason.as_str(), "{message}");
+                return;
             }
-            StoreReady::RootConflict => {
-                self.context.notices.send(&self.handle.reference, Reason::RootConflict, message);
-            }
-            _ => self.context.notices.send(&self.handle.reference, Reason::StoreUnreachable, message),
-        }
+            StoreReady::RootConflict => Reason::RootConflict,
+            _ => Reason::StoreUnreachable,
+        };
+        self.context.notices.send_for(&self.handle.reference, notice, reason.as_str(), message);
     }
 }
