@@ -185,8 +185,15 @@ impl Reconciler {
             if look.due && due.is_none() && schedules.running.is_none() && handle.may_run() {
                 if let Some(Missed { slot, count }) = look.missed {
                     let PolicyName { namespace, name } = &handle.name;
-                    let (run, missed) = (kind.as_str(), count);
-                    tracing::info!(namespace, policy = name, reason = "SlotsMissed", run, %slot, missed, "one run stands for the slots that were missed");
+                    tracing::info!(
+                        namespace,
+                        policy = name,
+                        reason = "SlotsMissed",
+                        run = kind.as_str(),
+                        %slot,
+                        missed = count,
+                        "one run stands for the slots that were missed"
+                    );
                 }
                 schedules.slot(kind).started(schedule.as_ref(), now);
                 schedules.running = Some(kind);

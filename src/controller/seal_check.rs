@@ -92,8 +92,12 @@ async fn check_for_ever(context: &Context, handle: &Handle) {
                 let failed = outcome.is_err();
                 if let (Err(problem), false) = (outcome, failing) {
                     let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
-                    let reason = "SealCheckFailed";
-                    tracing::warn!(namespace, policy, reason, "the newest seal could not be looked for: {problem}");
+                    tracing::warn!(
+                        namespace,
+                        policy,
+                        reason = "SealCheckFailed",
+                        "the newest seal could not be looked for: {problem}"
+                    );
                 }
                 failing = failed;
                 wanted.every

@@ -17,9 +17,6 @@ use super::status::{differs, status};
 use crate::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, Reason, Reconciling, Stalled, StoreReady};
 use crate::api::{FIELD_MANAGER, StateEpochPolicy, StateEpochPolicyStatus};
 
-/// The reason of the lines about a status that the API server did not take.
-const NOT_WRITTEN: &str = "StatusNotWritten";
-
 /// The shortest time between two writes that show nothing but progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -74,7 +71,7 @@ pub(super) async fn report(context: &Context, handle: &Handle, destination: &dyn
                             tracing::warn!(
                                 namespace,
                                 policy,
-                                reason = NOT_WRITTEN,
+                                reason = "StatusNotWritten",
                                 %error,
                                 "the status could not be written; trying again"
                             );
@@ -118,7 +115,7 @@ async fn write_last(
             && !is_gone(error)
         {
             let (namespace, policy) = (&handle.name.namespace, &handle.name.name);
-            tracing::warn!(namespace, policy, reason = NOT_WRITTEN, %error, "the last status could not be written");
+            tracing::warn!(namespace, policy, reason = "StatusNotWritten", %error, "the last status could not be written");
         }
     }
 }

@@ -16,7 +16,8 @@ fn sources() -> Result<BTreeMap<String, String>> {
     Ok(sources)
 }
 
-fn read(folder: &Path, prefix: &str, sources: &mut BTreeMap<String, String>) -> Result<()> {
+/// The sources in a folder and below it, by module after the prefix.
+pub(crate) fn read(folder: &Path, prefix: &str, sources: &mut BTreeMap<String, String>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
@@ -29,9 +30,9 @@ fn read(folder: &Path, prefix: &str, sources: &mut BTreeMap<String, String>) -> 
     Ok(())
 }
 
-/// The cells of the table below a heading, by the word in the first column.
-fn table(heading: &str) -> Result<BTreeMap<String, Vec<String>>> {
-    let (_, section) = OPERATIONS.split_once(&format!("### {heading}\n")).context(heading.to_owned())?;
+/// The cells of the table below a heading of any level, by the word in the first column.
+pub(crate) fn table(heading: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    let (_, section) = OPERATIONS.split_once(&format!("# {heading}\n")).context(heading.to_owned())?;
     let section = section.split("\n#").next().unwrap_or_default();
     let rows = section.lines().filter(|line| line.starts_with("| `")).map(|line| {
         let cells: Vec<String> = line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();

@@ -1,19 +1,19 @@
 //! The log: one line per decision, with policy, namespace and a reason that docs/operations.md explains.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use epochwarden::api::condition::{AuditClean, FenceCurrent, PruneHealthy, Ready, Reason, StoreReady};
 use epochwarden_testkit::wait::until;
 use serde_json::{Value, json};
 
+use crate::docs;
 use crate::support::bucket::Bucket;
 use crate::support::lease::Leader;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 use crate::support::{SOON, cluster};
-
-const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 fn names<R: Reason>() -> impl Iterator<Item = String> {
     R::ALL.iter().map(|reason| reason.as_str().to_owned())
@@ -21,26 +21,20 @@ fn names<R: Reason>() -> impl Iterator<Item = String> {
 
 /// The reasons of conditions, and those that the documentation gives the log alone.
 fn documented() -> Result<BTreeSet<String>> {
-    let (_, section) = OPERATIONS.split_once("## The log\n").context("there is no section about the log")?;
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let own = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).map(str::to_owned);
     let conditions = names::<Ready>()
         .chain(names::<StoreReady>())
         .chain(names::<FenceCurrent>())
         .chain(names::<PruneHealthy>())
         .chain(names::<AuditClean>());
-    Ok(own.chain(conditions).collect())
+    Ok(docs::table("The log")?.into_keys().chain(conditions).collect())
 }
 
-/// The fields of every line, each with its level. Every line has to be one JSON object.
+/// The fields of every line. Every line has to be one JSON object.
 fn lines(log: &str) -> Result<Vec<Value>> {
     log.lines()
         .map(|line| {
             let mut line: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
-            let level = line["level"].take();
-            let mut fields = line["fields"].take();
-            fields["level"] = level;
-            Ok(fields)
+            Ok(line["fields"].take())
         })
         .collect()
 }
@@ -143,28 +137,18 @@ async fn each_decision_is_a_line_with_policy_namespace_and_a_documented_reason()
 #[test]
 fn no_line_of_the_source_is_about_a_policy_and_has_no_reason() -> Result<()> {
     let documented = documented()?;
+    let mut sources = BTreeMap::new();
+    docs::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/controller")), "", &mut sources)?;
     let mut found = 0;
-    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/controller"))];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let source = std::fs::read_to_string(&path)?;
-            for level in ["error", "warn", "info"] {
-                for line in source.split(&format!("tracing::{level}!(")).skip(1) {
-                    let line = line.split(");").next().unwrap_or_default();
-                    if !line.contains("policy") {
-                        continue;
-                    }
-                    found += 1;
-                    ensure!(line.contains("reason"), "{}: {line} has no reason", path.display());
-                    if let Some((_, literal)) = line.split_once("reason = \"") {
-                        let reason = literal.split('"').next().unwrap_or_default();
-                        ensure!(documented.contains(reason), "{reason} is not in docs/operations.md");
-                    }
+    for (module, source) in &sources {
+        for start in ["tracing::error!(", "tracing::warn!(", "tracing::info!("] {
+            let lines = source.split(start).skip(1).map(|line| line.split(");").next().unwrap_or_default());
+            for line in lines.filter(|line| line.contains("policy")) {
+                found += 1;
+                ensure!(line.contains("reason"), "{module}: {line} has no reason");
+                if let Some((_, literal)) = line.split_once("reason = \"") {
+                    let reason = literal.split('"').next().unwrap_or_default();
+                    ensure!(documented.contains(reason), "{module}: {reason} is not in docs/operations.md");
                 }
             }
         }

@@ -6,14 +6,13 @@ use anyhow::{Context, Result, ensure};
 use epochwarden_testkit::wait::until;
 use serde_json::json;
 
+use crate::docs;
 use crate::support::SOON;
 use crate::support::bucket::Bucket;
 use crate::support::lease::Leader;
 use crate::support::operator::Operator;
 use crate::support::policy::Policy;
 use crate::support::{cluster, say};
-
-const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// What is known of a metric: its type, its unit, its help, and the labels of its series, those of its own kind aside.
 #[derive(Debug, Default)]
@@ -67,18 +66,12 @@ struct Row {
 
 /// The table of metrics, by their names.
 fn table() -> Result<BTreeMap<String, Row>> {
-    let (_, section) = OPERATIONS.split_once("\n## Metrics\n").context("there is no section Metrics")?;
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let mut rows = BTreeMap::new();
-    for line in section.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [name, kind, labels, means] = cells.as_slice() else { anyhow::bail!("{line}") };
-        let name = name.trim_matches('`');
+    let rows = docs::table("Metrics")?.into_iter().map(|(name, cells)| {
+        let [_, kind, labels, means] = cells.as_slice() else { anyhow::bail!("{name}: {cells:?}") };
         let labels = labels.split(", ").map(|label| label.trim_matches('`').to_owned()).filter(|label| label != "-");
-        let row = Row { kind: (*kind).to_owned(), labels: labels.collect(), means: (*means).to_owned() };
-        rows.insert(name.to_owned(), row);
-    }
-    Ok(rows)
+        Ok((name, Row { kind: kind.clone(), labels: labels.collect(), means: means.clone() }))
+    });
+    rows.collect()
 }
 
 #[tokio::test]

@@ -86,10 +86,10 @@ impl Keeper {
     fn found(&mut self, report: &ProbeReport) {
         let (namespace, policy) = (&self.handle.name.namespace, &self.handle.name.name);
         for problem in &report.problems {
-            tracing::warn!(namespace, policy, reason = PROBED, "the probe found: {problem}");
+            tracing::warn!(namespace, policy, reason = "Probed", "the probe found: {problem}");
         }
         let requests = report.requests.total();
-        tracing::info!(namespace, policy, reason = PROBED, requests, "the store was probed");
+        tracing::info!(namespace, policy, reason = "Probed", requests, "the store was probed");
         let current = self.handle.current();
         let asked = std::mem::take(&mut self.asked.probe);
         let request = current.annotations().get(RUN_ANNOTATION).filter(|text| {
@@ -106,9 +106,6 @@ impl Keeper {
         });
     }
 }
-
-/// The reason of the lines about a probe.
-const PROBED: &str = "Probed";
 
 fn is_unsafe(message: String) -> StoreProblem {
     StoreProblem { reason: StoreReady::UnsafeStore, message, lasting: true }
